@@ -1,0 +1,210 @@
+"""Writes the reference pages from the dataclasses, tables and commands they describe.
+
+Owns      docs/reference/.
+Promises  the same input gives the same pages, on every interpreter; `--check` writes nothing and says with
+          status 1 which page is out of date.
+Why       a page written by hand is right on the day it is written.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moorage.cli import commands
+from moorage.config import ListenerSettings, ProgramSettings, ServerSettings
+from moorage.config.settings import SHARED_SETTINGS
+from moorage.config.values import Settings, kind, names, show
+from moorage.events import CAUSES, EVENT_TYPES, Cause, Event
+from moorage.processes.signals import SIGNALS
+
+PAGES = Path(__file__).parent / "reference"
+NOTE = "<!-- written by docs/generate.py; do not edit -->"
+LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+
+STATUSES = (
+    ("0", "a stop that was asked for; connections cut at `drain_timeout` are one warning with their count"),
+    ("1", "the server failed after its start"),
+    ("2", "the operator's mistake, found before serving: one sentence on standard error says what and where"),
+    ("the program's", "under `moorage run`, once the program has begun"),
+)
+
+SETTINGS_INTRO = """\
+The same name everywhere: `max_connections=` in Python and in TOML, `--max-connections` as a flag,
+`MOORAGE_MAX_CONNECTIONS` in the environment. A later place wins: defaults, file, environment, flags.
+`serve()` in a program reads the file and the environment too, and its arguments stand where the flags do;
+`Server` takes its arguments alone. `moorage check` prints what is in force and where it comes from.
+
+Times are seconds, sizes bytes; as text also `500ms`, `30s`, `5m`, `2h`, `1d` and `64KiB`, `8MiB`, `1GiB`.
+`off` and `none` say None, where a setting takes it; flags of on/off settings are `--nodelay` and
+`--no-nodelay`, elsewhere they are `on` and `off`.
+
+The file is the one of `--config` or `MOORAGE_CONFIG`, else `moorage.toml` in the working directory, else
+`[tool.moorage]` of `pyproject.toml` there:
+
+```toml
+max_connections = 500
+idle_timeout = "5m"
+
+[[listener]]
+bind = "127.0.0.1:20000"
+
+[[listener]]
+bind = "unix:/run/echo.sock"
+unix_mode = 0o660
+```
+
+A listener's own settings win over those that hold for all: in a `[[listener]]` table, in
+`--bind 'ADDRESS,nodelay=off'`, and in Python as `Listener("ADDRESS", nodelay=False)`. `MOORAGE_BIND` holds
+addresses with blanks between them.
+"""
+
+EVENTS_INTRO = """\
+`server.events.subscribe(function, *types)` calls the function with each event of these types, in the thread
+that emits it, which must not block; `server.events.queue(n)` is for readers that may. A subscriber that
+raises is removed and reported.
+"""
+
+CAUSES_INTRO = """\
+Every connection ends with exactly one cause, the first that was recorded. A cause whose row names a setting
+or a protocol that this version does not have is not recorded yet.
+"""
+
+
+def pages() -> dict[str, str]:
+    """Every page by its file name."""
+    return {
+        "settings.md": settings_page(),
+        "commands.md": commands_page(),
+        "signals.md": signals_page(),
+        "events.md": events_page(),
+        "causes.md": causes_page(),
+    }
+
+
+def settings_page() -> str:
+    """One section for each dataclass, one line for each setting."""
+    groups: tuple[tuple[str, str, Settings], ...] = (
+        ("The server", "", ServerSettings),
+        ("Each listener", "", ListenerSettings),
+        ("For `moorage run`", _shared_sentence(), ProgramSettings),
+    )
+    parts = [_title("Settings"), SETTINGS_INTRO]
+    for title, intro, settings in groups:
+        rows = [_setting_row(settings, name) for name in names(settings)]
+        header = ("setting", "default", "what it is", "when to change it", "accepted")
+        parts += [f"## {title}\n", intro, _table(header, rows)]
+    return _page(parts)
+
+
+def _shared_sentence() -> str:
+    shared = ", ".join(f"`{name}`" for name in SHARED_SETTINGS)
+    return f"Limits of the classes of `moorage.socketserver`; of the settings above it takes {shared}.\n"
+
+
+def _setting_row(settings: Settings, name: str) -> tuple[str, ...]:
+    field: Field[Any] = next(field for field in fields(settings) if field.name == name)
+    texts = field.metadata
+    return (
+        f"`{name}`",
+        f"`{show(settings, name, field.default)}`",
+        texts["help"],
+        texts["change"],
+        kind(settings, name).accepted,
+    )
+
+
+def commands_page() -> str:
+    """One section for each command, with its help as a terminal shows it."""
+    group = commands()
+    root = click.Context(group, info_name="moorage")
+    parts = [_title("Commands")]
+    for name in ["", *group.list_commands(root)]:
+        command = group if not name else group.get_command(root, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=root) if name else root
+        context.terminal_width = context.max_content_width = 100
+        title = f"moorage {name}".strip()
+        parts += [f"## {title}\n", f"```text\n{command.get_help(context)}\n```\n"]
+    return _page(parts)
+
+
+def signals_page() -> str:
+    """What each signal does, and what each exit status means."""
+    rows = [(f"`{number.name}`", row.meaning) for number, row in SIGNALS.items()]
+    return _page(
+        [
+            _title("Signals and exit status"),
+            "Under `moorage serve` and `serve()`; a `Server` in a program leaves signals alone.\n",
+            _table(("signal", "what it does"), rows),
+            "## Exit status\n",
+            _table(("status", "meaning"), STATUSES),
+        ]
+    )
+
+
+def events_page() -> str:
+    """One line for each event."""
+    rows = [
+        (f"`{event.__name__}`", _first_sentence(event), ", ".join(f"`{field.name}`" for field in fields(event)) or "none")
+        for event in EVENT_TYPES
+    ]
+    return _page([_title("Events"), EVENTS_INTRO, _table(("event", "what happened", "fields"), rows)])
+
+
+def causes_page() -> str:
+    """One line for each cause."""
+    rows = [_cause_row(cause) for cause in Cause]
+    header = ("cause", "meaning", "phases", "recorded by", "level")
+    return _page([_title("Causes"), CAUSES_INTRO, _table(header, rows)])
+
+
+def _cause_row(cause: Cause) -> tuple[str, ...]:
+    row = CAUSES[cause]
+    phases = ", ".join(sorted(row.phases)) if len(row.phases) < 5 else "any"
+    return (f"`{cause}`", row.meaning, phases, row.set_by, LEVELS[row.level])
+
+
+def _first_sentence(event: type[Event]) -> str:
+    return " ".join((event.__doc__ or "").split("\n\n")[0].split())
+
+
+def _title(text: str) -> str:
+    return f"# {text}\n\n{NOTE}\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _page(parts: Iterable[str]) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def stale() -> list[str]:
+    """The pages that are not what they should be, those too that should not be there."""
+    wanted = pages()
+    found = {path.name: path.read_text() for path in PAGES.glob("*.md")}
+    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the pages, or with `--check` only compare them."""
+    if list(arguments) == ["--check"]:
+        if outdated := stale():
+            click.echo(f"out of date: {', '.join(outdated)}; run `make format`", err=True)
+        return 1 if outdated else 0
+    PAGES.mkdir(exist_ok=True)
+    for name in stale():
+        (PAGES / name).unlink(missing_ok=True)
+    for name, text in pages().items():
+        (PAGES / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Moorage runs `socketserver` handlers in production.
+
+Owns      the public names, and nothing else; what is not in `__all__` here, in `moorage.socketserver`,
+          `moorage.events` or `moorage.errors` may change without notice.
+Promises  `import moorage` loads nothing but this file: each name is loaded when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Listener
+    from .connection import Connection
+    from .errors import (
+        BindError,
+        ConnectionEnded,
+        HandlerStopped,
+        Incomplete,
+        InternalError,
+        MoorageError,
+        OperatorError,
+        PeerError,
+        SettingError,
+        TargetError,
+        TooLarge,
+    )
+    from .events import Cause, Phase
+    from .handler import BaseRequestHandler, StreamRequestHandler
+    from .processes.serve import serve
+    from .server import Server
+
+    __version__: str
+
+__all__ = [
+    "BaseRequestHandler", "BindError", "Cause", "Connection", "ConnectionEnded", "HandlerStopped", "Incomplete",
+    "InternalError", "Listener", "MoorageError", "OperatorError", "PeerError", "Phase", "Server", "SettingError",
+    "StreamRequestHandler", "TargetError", "TooLarge", "__version__", "serve",
+]  # fmt: skip
+
+_HOMES = {
+    "config": ["Listener"],
+    "connection": ["Connection"],
+    "errors": [
+        "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InternalError", "MoorageError",
+        "OperatorError", "PeerError", "SettingError", "TargetError", "TooLarge",
+    ],
+    "events": ["Cause", "Phase"],
+    "handler": ["BaseRequestHandler", "StreamRequestHandler"],
+    "processes.serve": ["serve"],
+    "server": ["Server"],
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from .config.version import VERSION
+
+        return VERSION
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

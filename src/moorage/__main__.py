@@ -1,0 +1,8 @@
+"""`python -m moorage` is the `moorage` command."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""Acceptor: the accept loop of one listener, and its table of accept errors.
+
+Owns      whether the listener is waited for, and if not, why.
+Promises  a ticket is taken before `accept` and given back when it fails; accept errors never end the
+          loop, spin or flood the log: see `VERDICTS`; `admit` owns socket and ticket from its call on.
+Refuses   to wait: everything here runs in the thread that turns the Watch, as do all its methods.
+Why       every accept loop that we read gets one of these wrong: it dies of ECONNABORTED, spins on
+          EMFILE, logs each failure (a 107 GB log), or accepts what it cannot serve.
+How many  the kernel tells how many clients wait (TCP_INFO, 0.7 us); accepting until it says EAGAIN costs
+          5 us each time, since it makes a file before it looks; one client a turn of the Watch costs 8 us
+          under load instead of 5 (measured, Linux 6.18, CPython 3.11).
+"""
+
+import _socket
+import errno
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from .deadline import Clock, monotonic
+from .errors import InternalError
+from .events import AcceptFailed, Address, Events
+from .refusal import Overflow, Refusal
+from .shortage import PAUSE_SECONDS, Shortage
+
+#: clients taken in one go before other work of the Watch gets its turn (nginx: one, or all of them)
+AT_ONCE = 64
+#: after a lone client so many are taken unlooked, one a turn, before the next look at how many wait
+UNLOOKED = 7
+#: an error that leaves its client in the backlog would spin; after so many in a row it is a pause
+ODD_IN_A_ROW = 16
+
+
+class Verdict(Enum):
+    """What an accept error means for the loop."""
+
+    EMPTY = "no client waits"
+    GO_ON = "it concerns that one client"
+    PAUSE = "the system has no room at the moment"
+    FAIL = "the listener is of no more use"
+
+
+#: Every accept error that is not the end, by what it means; accept(2), "Error handling", unless said.
+VERDICTS: dict[Verdict, frozenset[int]] = {
+    Verdict.EMPTY: frozenset({errno.EAGAIN, errno.EWOULDBLOCK}),
+    Verdict.GO_ON: frozenset({
+        errno.ECONNABORTED,  # the client gave up while it waited
+        errno.ECONNRESET,  # the same, on other kernels
+        errno.EINTR,  # only where a signal handler raises; Python retries otherwise (PEP 475)
+        errno.EPERM,  # a firewall or security module forbids this client
+        errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP,  # pending errors of the new socket,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET,  # "treat them like EAGAIN by retrying"
+        errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT,
+    }),
+    Verdict.PAUSE: frozenset({
+        errno.EMFILE, errno.ENFILE,  # no descriptor left in this process; in the system
+        errno.ENOBUFS, errno.ENOMEM,  # no memory for sockets
+    }),
+}  # fmt: skip
+
+_BY_ERRNO = {number: verdict for verdict, numbers in VERDICTS.items() for number in numbers}
+
+
+def judge(error: OSError) -> Verdict:
+    """What this error of `accept` means; only its number counts."""
+    return _BY_ERRNO.get(error.errno or 0, Verdict.FAIL)
+
+
+class Ticket(Protocol):
+    """The right of one connection; see admission."""
+
+    def give_back(self) -> None: ...
+
+
+class Gate(Protocol):
+    """Who counts; see admission."""
+
+    def take(self) -> Ticket | None: ...
+    def when_free(self, callback: Callable[[], None]) -> None: ...
+
+
+class Timer(Protocol):
+    """A call to come; see watch."""
+
+    def cancel(self) -> None: ...
+
+
+class Watch(Protocol):
+    """Who waits for us; see watch."""
+
+    def listen(self, fd: int, call: Callable[[], None]) -> None: ...
+    def unlisten(self, fd: int) -> None: ...
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer: ...
+    def call_soon(self, call: Callable[[], None]) -> None: ...
+    def linger(self, sock: _socket.socket, release: Callable[[], None]) -> None: ...
+
+
+class Listener(Protocol):
+    """Where clients wait; see listener."""
+
+    @property
+    def backlog(self) -> int: ...
+    def accept(self) -> tuple[_socket.socket, Address]: ...
+    def backlog_length(self) -> int | None: ...
+    def fileno(self) -> int: ...
+
+
+#: takes over socket and ticket, of this address, from this listener; must not raise
+Admit = Callable[[_socket.socket, Address, Any, Any], None]
+
+
+class State(Enum):
+    """Whether the listener is waited for, and if not, what for."""
+
+    NEW = "not started"
+    OPEN = "clients are accepted"
+    FULL = "no ticket is free"
+    PAUSED = "no descriptor or memory is free"
+    SUSPENDED = "the operator wishes so"
+    STOPPED = "no client is accepted any more"
+
+
+_MOVES: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
+    State.OPEN: frozenset({State.FULL, State.PAUSED, State.SUSPENDED, State.STOPPED}),
+    State.FULL: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
+    State.PAUSED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
+    State.SUSPENDED: frozenset({State.OPEN, State.STOPPED}),
+    State.STOPPED: frozenset(),
+}
+
+
+class Acceptor:
+    """Accepts the clients of one listener.
+
+    `failed` is called with the error that made the listener useless.  `at_once` is 1 where `admit` runs
+    the handler itself.
+    """
+
+    def __init__(
+        self, listener: Listener, gate: Gate, watch: Watch, admit: Admit, events: Events, *,
+        failed: Callable[[OSError], None], overflow: Overflow = "wait", overflow_message: bytes = b"",
+        at_once: int = AT_ONCE, clock: Clock = monotonic,
+    ) -> None:  # fmt: skip
+        self.state = State.NEW
+        self._listener = listener
+        self._fd = listener.fileno()  # kept: a closed listener no longer tells
+        self._accept = listener.accept
+        self._gate = gate
+        self._take = gate.take
+        self._watch = watch
+        self._admit = admit
+        self._events = events
+        self._failed = failed
+        self._at_once = at_once
+        self._clock = clock
+        self._waits = overflow == "wait"
+        self._refusal = Refusal(overflow, overflow_message, watch, events)
+        self._shortage = Shortage(watch, events, clock)
+        self._unlooked = UNLOOKED  # turns without a look at how many wait
+        self._odd = 0  # errors of single clients in a row
+        self._is_queued = False  # the gate will call back
+        self._retry: Timer | None = None
+        self._done: list[Callable[[], None]] = []  # not empty while the backlog is being emptied
+        self._left = 0  # clients of that backlog still to come
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no client is accepted any more, for good."""
+        return self.state is State.STOPPED
+
+    def start(self) -> None:
+        """Accept clients from now on."""
+        self._refusal.open()
+        self._open()
+
+    def suspend(self) -> None:
+        """Leave new clients in the backlog; does nothing unless accepting for good."""
+        if self.state in (State.OPEN, State.FULL, State.PAUSED) and not self._done:
+            self._close(State.SUSPENDED)
+
+    def resume(self) -> None:
+        """Accept clients again; does nothing unless suspended."""
+        if self.state is State.SUSPENDED:
+            self._open()
+
+    def finish_backlog(self, done: Callable[[], None]) -> None:
+        """Accept those who wait now, through the gate and at its pace, then stop and call `done`.
+
+        `done` is called exactly once, at the latest by `stop`.
+        """
+        if self.state is State.STOPPED:
+            done()
+            return
+        self._done.append(done)
+        if len(self._done) > 1:
+            return
+        self._left = self._count_backlog()
+        self._watch.unlisten(self._fd)
+        if self.state in (State.NEW, State.SUSPENDED):
+            self._move(State.OPEN)
+        if self.state is State.OPEN:
+            self._empty_backlog()
+
+    def stop(self) -> None:
+        """Accept nobody any more; the listener may be closed.  A second call does nothing."""
+        if self.state is State.STOPPED:
+            return
+        self._close(State.STOPPED)
+        self._shortage.forget()
+        self._refusal.close()
+        while self._done:
+            self._done.pop()()
+
+    # The loop
+
+    def _ready(self) -> None:
+        """Clients wait, or something is wrong with the listener, which accept will tell."""
+        if self._unlooked > 0:
+            self._unlooked -= 1
+            self._accept_one()
+            return
+        left = wanted = self._wanted()
+        while left and self._accept_one():
+            left -= 1
+        self._unlooked = 0 if wanted - left > 1 else UNLOOKED
+
+    def _wanted(self) -> int:
+        """How many clients to take now: those who wait, as many as fit where the kernel does not tell."""
+        try:
+            waiting = self._listener.backlog_length()
+        except OSError:
+            return 1
+        return self._at_once if waiting is None else min(max(waiting, 1), self._at_once)
+
+    def _empty_backlog(self) -> None:
+        """As `_ready`, but out of the poll set, and on to the end of what was there."""
+        for _ in range(self._at_once):
+            if not self._accept_one():
+                return
+        self._watch.call_soon(self._go_on_emptying)
+
+    def _count_backlog(self) -> int:
+        """How many clients wait; where the kernel does not tell, how many may."""
+        try:
+            return self._listener.backlog_length() or self._listener.backlog
+        except OSError:  # accept will tell what is wrong
+            return 1
+
+    def _go_on_emptying(self) -> None:
+        if self.state is State.OPEN:
+            self._empty_backlog()
+
+    def _accept_one(self) -> bool:
+        """Accept one client; whether to try the next at once."""
+        ticket = self._take()
+        if ticket is None and self._waits:
+            self._wait_for_ticket()
+            return False
+        try:
+            sock, addr = self._accept()
+        except BaseException as error:  # not only OSError: a signal handler may raise here
+            if ticket is not None:
+                ticket.give_back()
+            if isinstance(error, OSError):
+                return self._cope(error)
+            raise
+        self._odd = 0
+        if self._shortage.is_on:
+            self._shortage.over()
+        if ticket is not None:
+            self._admit(sock, addr, ticket, self._listener)
+        else:
+            self._refusal.refuse(sock, addr)
+        if self._done:
+            self._count_down()
+        return self.state is State.OPEN  # `admit` may have suspended or stopped us
+
+    def _count_down(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self.stop()
+
+    def _cope(self, error: OSError) -> bool:
+        """Do what the table says; whether to try again at once."""
+        verdict = judge(error)
+        if verdict is Verdict.GO_ON:
+            self._odd += 1
+            if self._odd < ODD_IN_A_ROW:
+                return True
+            self._pause(error)
+        elif verdict is Verdict.PAUSE:
+            self._pause(error)
+        elif verdict is Verdict.FAIL:
+            self._fail(error)
+        else:
+            self._found_nobody()
+        return False
+
+    def _found_nobody(self) -> None:
+        if self._shortage.is_on:  # the kernel looks for a free descriptor before it looks for a client
+            self._shortage.over()
+        if self._done:
+            self.stop()
+
+    def _wait_for_ticket(self) -> None:
+        self._close(State.FULL)
+        if not self._is_queued:
+            self._is_queued = True
+            self._gate.when_free(self._ticket_came_free)
+
+    def _ticket_came_free(self) -> None:
+        """In the thread that gave the ticket back."""
+        self._watch.call_soon(self._try_gate)
+
+    def _try_gate(self) -> None:
+        self._is_queued = False
+        if self.state is State.FULL:
+            self._go_on()
+
+    def _pause(self, error: OSError) -> None:
+        self._odd = 0
+        self._close(State.PAUSED)
+        self._shortage.met(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            self._refusal.use_reserve(self._accept)
+        self._retry = self._watch.call_at(self._clock() + PAUSE_SECONDS, self._pause_is_over)
+
+    def _pause_is_over(self) -> None:
+        self._retry = None
+        if self.state is State.PAUSED:
+            self._go_on()
+
+    def _fail(self, error: OSError) -> None:
+        if AcceptFailed in self._events.wanted:
+            self._events.emit(AcceptFailed(error))
+        self.stop()
+        self._failed(error)
+
+    # Moves between the states
+
+    def _go_on(self) -> None:
+        """Leave `FULL` or `PAUSED`, and try at once: a client may be waiting."""
+        if self._done:
+            self._move(State.OPEN)
+            self._empty_backlog()
+        else:
+            self._open()
+            self._unlooked = 0
+            self._ready()
+
+    def _open(self) -> None:
+        self._move(State.OPEN)
+        self._watch.listen(self._fd, self._ready)
+
+    def _close(self, state: State) -> None:
+        self._move(state)
+        self._watch.unlisten(self._fd)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _move(self, state: State) -> None:
+        if state not in _MOVES[self.state]:
+            raise InternalError(f"an acceptor cannot go from {self.state.name} to {state.name}")
+        self.state = state

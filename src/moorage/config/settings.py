@@ -1,0 +1,191 @@
+"""Settings: what an operator may choose, with the default that is right in production.
+
+Owns      the three dataclasses, and for every setting its default, its unit, its one-sentence help
+          and the sentence saying when to change it.
+Promises  one source: keyword arguments, flags, `MOORAGE_*` variables, TOML keys and the reference
+          page are all made from these fields.
+Refuses   options that only the author understands: no field without a reason beside it.
+Why       one option written in seven places is how uvicorn's `--env-file` got lost.
+
+Times are seconds, sizes are bytes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Runner = Literal["inline", "threads", "forks"]
+Overflow = Literal["wait", "refuse", "reset"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+KIB = 1024
+MIB = 1024 * KIB
+DAY = 86400.0
+#: a longer time is a slip of the pen, and `poll()` and the socket options count milliseconds in 31 bits
+LONGEST = 24 * DAY
+#: more sockets than any Linux process may have (`fs.nr_open` is at most 2**30; its default is 2**20)
+MOST_SOCKETS = 1 << 20
+#: the kernel's own limits: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT in include/net/tcp.h
+KEEPALIVE_MOST = (32767, 32767, 127)
+
+
+def setting(
+    default: Any,
+    help: str,
+    change: str,
+    unit: str = "",
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """One field: default, what it does, when to change it, unit (`s`, `bytes`, `octal` or none), range."""
+    limits = {"gt": above, "ge": least, "le": most}
+    return field(default=default, metadata={"help": help, "change": change, "unit": unit, "limits": limits})
+
+
+def time_limit(default: float | None, help: str, change: str) -> Any:
+    """A deadline: zero would end everything at once, so it must be above zero."""
+    return setting(default, help, change, "s", above=0, most=LONGEST)
+
+
+def duration(default: float | None, help: str, change: str) -> Any:
+    """A time that may be zero."""
+    return setting(default, help, change, "s", least=0, most=LONGEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What concerns the whole server."""
+
+    runner: Runner = setting("threads", "who gives a handler a CPU", "`forks` for isolation, `inline` in tests")
+    max_connections: int = setting(
+        1024,
+        "connections at once, waiting and lingering ones included",
+        "lower it to what the host's memory bears",
+        least=1,
+        most=MOST_SOCKETS,
+    )
+    threads: int | None = setting(
+        None,
+        "handlers at once under `threads`; None means `max_connections`",
+        "lower it together with `wait_for_data`",
+        least=1,
+        most=MOST_SOCKETS,
+    )
+    queue_timeout: float | None = time_limit(
+        30.0, "how long an admitted connection may wait for a thread", "lower it where clients give up sooner"
+    )
+    overflow: Overflow = setting(
+        "wait",
+        "what happens to a client above `max_connections`: wait in the backlog, refuse with a message, reset",
+        "`refuse` where a client does better with an answer than with a wait",
+    )
+    overflow_message: bytes = setting(b"", "what a refused client is sent", "set it to your protocol's busy reply")
+    wait_for_data: bool = setting(
+        False, "give a connection its thread only when its first byte is there", "on where the client speaks first"
+    )
+    first_data_timeout: float | None = time_limit(
+        30.0, "how long the first byte may take under `wait_for_data`", "lower it against mute clients"
+    )
+    idle_timeout: float | None = time_limit(
+        60.0, "how long the handler may wait without a byte either way", "raise it above your clients' ping interval"
+    )
+    message_timeout: float | None = time_limit(
+        30.0, "from the first byte to the last of one line or block", "raise it for large blocks over slow lines"
+    )
+    write_timeout: float | None = time_limit(
+        30.0, "how long the peer may take no byte of a reply", "raise it for peers that pause on purpose"
+    )
+    lifetime: float | None = time_limit(
+        None, "the longest life of a connection", "set it to spread reconnects over servers"
+    )
+    line_limit: int = setting(
+        64 * KIB, "the longest line", "raise it for protocols with long lines", "bytes", least=1, most=1024 * MIB
+    )
+    message_limit: int = setting(
+        8 * MIB,
+        "the largest block of `read_exactly`",
+        "raise it for bulk transfer",
+        "bytes",
+        least=1,
+        most=1024 * 1024 * MIB,
+    )
+    drain_timeout: float | None = duration(
+        30.0,
+        "how long a drain may take before the rest is cut; zero cuts at once",
+        "your longest exchange; below the service manager's kill",
+    )
+    drain_quiet: float = duration(
+        1.0, "how long a connection must be quiet before a drain tells it end of stream", "above your clients' pauses"
+    )
+    drain_delay: float = duration(
+        0.0, "how long a drain goes on accepting before it begins", "set it to your load balancer's check interval"
+    )
+    drain_spread: float = duration(
+        0.0, "spread the tellings of a drain over this time", "set it where a thousand devices would reconnect at once"
+    )
+    log_level: LogLevel = setting("info", "the least severe line that is logged", "`debug` to see every end")
+    log_format: LogFormat = setting("text", "lines for people, or JSON for machines", "`json` under a log collector")
+    log_file: str | None = setting(
+        None, "where the log goes; None means standard error", "set it without a service manager"
+    )
+    log_connections: bool = setting(False, "one line for each connection that ends", "on for an access log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerSettings:
+    """What concerns one listener."""
+
+    bind: str = setting(
+        "127.0.0.1:20000",
+        "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`",
+        "`0.0.0.0:port` or `[::]:port` to serve other hosts",
+    )
+    backlog: int = setting(
+        2048, "clients that may wait for accept; clipped by the kernel", "rarely", "", least=1, most=(1 << 31) - 1
+    )
+    nodelay: bool = setting(True, "send small writes at once (TCP_NODELAY)", "off for bulk written in tiny pieces")
+    keepalive: tuple[int, int, int] | None = setting(
+        (60, 15, 4),
+        "TCP keepalive: idle seconds before the first probe, between probes, number of probes",
+        "shorter behind a NAT that forgets sooner",
+        least=1,
+    )
+    user_timeout: float | None = time_limit(
+        120.0,
+        "how long sent data may stay unacknowledged (TCP_USER_TIMEOUT)",
+        "raise it for links that break for minutes",
+    )
+    v6only: bool = setting(True, "an IPv6 listener takes no IPv4 clients", "off for one dual-stack listener")
+    unix_mode: int = setting(
+        0o600, "permissions of a Unix socket's path", "0o660 for a group", "octal", least=0, most=0o777
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramSettings:
+    """What `moorage run` can set besides: limits of the classes of `moorage.socketserver`."""
+
+    max_children: int = setting(
+        40, "child processes at once of a Forking class", "to what the host's memory bears", least=1, most=MOST_SOCKETS
+    )
+    reuse_threads: bool = setting(
+        True,
+        "threads of a Threading class serve one client after another",
+        "off for programs that leave things in them",
+    )
+    setup_timeout: float | None = time_limit(
+        10.0, "how long a TLS handshake may take on a wrapped listener", "raise it for clients on very slow lines"
+    )
+    pool_threads: int = setting(16, "threads of a `ThreadPoolTCPServer`", "clients at once", least=1, most=MOST_SOCKETS)
+    pool_processes: int = setting(
+        16, "processes of a `ProcessPoolTCPServer`", "clients at once", least=1, most=MOST_SOCKETS
+    )
+
+
+#: what the classes of `moorage.socketserver` have in common with a `Server`, so that `moorage run` can set it
+SHARED_SETTINGS = (
+    "max_connections", "threads", "message_timeout", "write_timeout", "line_limit", "drain_timeout",
+    "backlog", "keepalive",
+)  # fmt: skip

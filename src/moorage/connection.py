@@ -1,0 +1,360 @@
+"""Connection: one accepted socket, from its ticket to its last byte.
+
+Owns      the socket, its ticket, its final deadlines, its state, and the cause of its end.
+Promises  the socket is closed once, by its holder alone; the ticket is back when it is closed; the first
+          cause wins; a reply is never destroyed by input that was not read.
+Refuses   to be closed by others: they call `end(cause)`, which records, shuts the socket down and leaves the
+          descriptor to the holder (a closed number is given to the next client at once, and the old
+          handler would read that client's bytes).
+Holder    the handler's thread while it runs, the Watch while there is none.
+"""
+
+import enum
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from .config import plain_address
+from .deadline import monotonic, soonest
+from .errors import ConnectionEnded, HandlerStopped, InternalError
+from .events import Address, Cause, ConnectionClosed, Phase
+from .home import Home, Ticket, Timer
+from .transport.socketlike import SocketLike
+from .transport.stream import MSG_DONTWAIT, MSG_PEEK
+from .transport.waiter import Waiter
+
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+
+FAREWELL = 1.0  # seconds in which a handler may still write after a read-side deadline
+SWALLOWED = 100  # ends that a handler may swallow before it is stopped: no honest retry loop is longer
+
+#: ends by which only reading is over at first, so that the handler can say goodbye
+READ_SIDE = frozenset({Cause.IDLE, Cause.FIRST_DATA, Cause.MESSAGE_DEADLINE, Cause.MIN_RATE})
+#: ends after which there is no reply to save by lingering
+NOBODY_LISTENS = frozenset({Cause.PEER_CLOSED, Cause.RESET, Cause.WRITE_STALLED})
+
+
+class State(enum.StrEnum):  # of which, unlike Enum, the hash is made in C
+    """Where a connection is; `NEXT` says what may follow."""
+
+    ACCEPTED = "accepted"  # has its ticket, nothing else has happened
+    WAITING = "waiting"  # parked in the Watch until its first byte
+    QUEUED = "queued"  # ready, and given to the runner
+    HANDLER = "handler"  # the handler's thread holds it
+    LINGERING = "lingering"  # the Watch discards unread input
+    DETACHED = "detached"  # the handler took the socket away
+    CLOSED = "closed"
+
+
+NEXT: dict[State, frozenset[State]] = {
+    State.ACCEPTED: frozenset({State.WAITING, State.QUEUED, State.LINGERING, State.CLOSED}),
+    State.WAITING: frozenset({State.QUEUED, State.LINGERING, State.CLOSED}),
+    State.QUEUED: frozenset({State.HANDLER, State.LINGERING, State.CLOSED}),
+    State.HANDLER: frozenset({State.LINGERING, State.DETACHED, State.CLOSED}),
+    State.LINGERING: frozenset({State.CLOSED}),
+    State.DETACHED: frozenset(),
+    State.CLOSED: frozenset(),
+}
+
+PHASES = {State.ACCEPTED: Phase.ACCEPTED, State.WAITING: Phase.WAITING, State.QUEUED: Phase.WAITING}
+
+
+class Connection(SocketLike):
+    """One client, as a handler holds it in `self.request`: a socket, and more.
+
+    id        a number that no other connection of this server has
+    peer      the client's address
+    cause     why it ended; None while it has not
+    state     where it is in its life
+    on_drain  called once when a drain begins, in a thread that may block
+    """
+
+    __slots__ = (
+        "__weakref__", "_farewell_until", "_handled_at", "_home", "_left_at", "_opened_at", "_phase",
+        "_swallowed", "_ticket", "_timer", "cause", "id", "on_drain", "peer", "state",
+    )  # fmt: skip
+
+    # Guards the cause and the last change of state of every connection: a foreign `end` must not shut down
+    # a descriptor that its holder has just closed.  Re-entrant, since a signal handler may call `end`.
+    _guard = threading.RLock()
+
+    def __init__(self, sock: "Socket", peer: Address, ticket: Ticket, home: Home, id: int) -> None:
+        super().__init__(sock, home.settings)
+        self.id = id
+        self.peer = peer
+        self.cause: Cause | None = None
+        self.state = State.ACCEPTED
+        self.on_drain: Callable[[], None] | None = None
+        self._home = home
+        self._ticket = ticket
+        self._phase: Phase | None = None
+        self._swallowed = 0
+        self._farewell_until = 0.0
+        self._opened_at = monotonic()
+        self._handled_at = self._left_at = 0.0
+        self._timer: Timer | None = None
+
+    # For handlers
+
+    @property
+    def local(self) -> Address:
+        """Our own address, as the client sees it."""
+        return plain_address(self._sock.getsockname())
+
+    @property
+    def tls(self) -> None:
+        """What TLS says of the peer; None, since connections are plain."""
+        return None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server drains: finish what is begun, begin nothing long."""
+        return self._home.draining
+
+    def end(self, cause: Cause | str = Cause.CLOSED_BY_OPERATOR) -> None:
+        """End this connection, from any thread: record the cause, unless there is one, and shut the socket down.
+
+        The descriptor stays open until its holder closes it.  After a read-side deadline the handler may
+        still write for one second.
+        """
+        cause = Cause(cause)
+        with self._guard:
+            if not NEXT[self.state] or self._ended is not None:
+                return
+            self.record(cause)
+            self._farewell_until = monotonic() + FAREWELL if cause in READ_SIDE else 0.0
+            self._ended = cause
+            self._special = True
+            self._interrupt(socket.SHUT_RD if cause in READ_SIDE else socket.SHUT_RDWR)
+        if cause in READ_SIDE:
+            self._home.watch.call_soon(self._schedule)
+
+    def close(self) -> None:
+        """The handler is done: the peer sees end of stream; the socket itself closes when the handler returns."""
+        with self._guard:
+            if NEXT[self.state]:
+                self.record(Cause.HANDLER_DONE)
+                self._interrupt(socket.SHUT_WR)
+
+    def detach(self) -> int:
+        """Give the socket away: returns the descriptor, which now belongs to the caller.
+
+        Raises `ValueError` when bytes have been read ahead: they would be lost, and after a STARTTLS they
+        would be somebody's injected plain text.
+        """
+        if self._buffer:
+            raise ValueError(f"{len(self._buffer)} bytes have been read ahead; read them before detach()")
+        with self._guard:
+            self._move(State.DETACHED)
+            self.record(Cause.DETACHED)
+            fd = self._sock.detach()
+        self._left_at = monotonic()
+        self._release()
+        return fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.peer!r} {self.state.value}{f' {self.cause}' if self.cause else ''}>"
+
+    # For the corridor
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a Unix socket, which must not be shut to wake its reader."""
+        return self._sock.family == socket.AF_UNIX
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has ended it, or told it so while no handler had it."""
+        return self._ended is not None or (self._told and self.state is not State.HANDLER)
+
+    def is_own(self, error: BaseException) -> bool:
+        """Whether this very exception was raised by this connection: then it is quiet."""
+        return error is self._raised
+
+    def open(self) -> None:
+        """Begin the deadlines; in the Watch's thread."""
+        self._schedule()
+
+    def wait(self) -> None:
+        """Parked until its first byte."""
+        self._move(State.WAITING)
+        self._waiting_since = self._opened_at
+
+    def queue(self) -> None:
+        """Ready for a runner."""
+        self._move(State.QUEUED)
+
+    def begin(self, waiter: Waiter) -> None:
+        """The caller's thread holds it from now on, and waits with this waiter."""
+        self._move(State.HANDLER)
+        self._handled_at = monotonic()
+        self._waiting_since = 0.0
+        self._waiter = waiter
+        self._special = not waiter.plain or self._ended is not None or self._told
+
+    def finish(self) -> None:
+        """The holder is done: say end of stream, discard unread input in the Watch, close."""
+        if not NEXT[self.state]:  # detached
+            return
+        self._left_at = monotonic()
+        if self.cause is None:
+            self.record(Cause.HANDLER_DONE)
+        if self.cause in NOBODY_LISTENS or not self._interrupt(socket.SHUT_WR):
+            self.release()
+        else:
+            self._move(State.LINGERING)
+            self._home.watch.linger(self._sock, self.release)
+
+    def release(self) -> None:
+        """Close the socket and give the ticket back; only its holder may."""
+        with self._guard:
+            self._move(State.CLOSED)
+        self._sock.close()
+        self._release()
+
+    def tell(self) -> None:
+        """End of stream by drain, for a connection that is quiet; in the Watch's thread."""
+        with self._guard:
+            if NEXT[self.state]:
+                self.record(Cause.DRAINED)
+                self._told = self._special = True
+                self._interrupt(socket.SHUT_RD if self.state is State.HANDLER else socket.SHUT_RDWR)
+
+    def quiet_since(self) -> float | None:
+        """The moment since which no byte has moved while the handler waits in a read; None while it is busy.
+
+        Bytes that were read ahead, or lie unread in the kernel, make it busy.
+        """
+        since = self._waiting_since
+        if not since or self._buffer or self._told or self._ended or self._has_unread():
+            return None
+        return max(since, self._moved_at)
+
+    # What Stream asks
+
+    def _check(self, writing: bool) -> None:
+        if self._ended is None or (writing and monotonic() < self._farewell_until):
+            return
+        self._swallowed += 1
+        self._raised = (ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(self._ended)
+        raise self._raised
+
+    def _expire(self, cause: Cause) -> None:
+        self.end(cause)
+
+    def record(self, cause: Cause) -> None:
+        """Note why this connection ends; only the first cause counts."""
+        with self._guard:
+            if self.cause is None:
+                self.cause = cause
+                self._phase = PHASES.get(self.state, Phase.HANDLER)
+
+    def _stream_end(self) -> None:
+        self._check(False)
+        if not self._told:
+            self.record(Cause.PEER_CLOSED)
+        elif self._buffer:  # a begun line is delivered whole or raises, never as if it were the last
+            self._raised = ConnectionEnded(Cause.DRAINED)
+            raise self._raised
+
+    # Deadlines, in the Watch's thread
+
+    def _schedule(self) -> None:
+        """Look again when the next final deadline could have passed."""
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._next_look()
+        self._timer = None if due is None else self._home.watch.call_at(due, self._look)
+
+    def _next_look(self) -> float | None:
+        if self._farewell_until:
+            return self._farewell_until
+        settings = self._home.settings
+        lifetime = None if settings.lifetime is None else self._opened_at + settings.lifetime
+        return soonest(lifetime, self._idle_at())
+
+    def _idle_at(self) -> float | None:
+        """When the idle deadline passes if nothing moves; never early."""
+        idle = self._limits.idle_timeout
+        if idle is None or self.state is State.WAITING:  # that has a deadline of its own
+            return None
+        since = self._waiting_since
+        return (max(since, self._moved_at) if since else monotonic()) + idle
+
+    def _look(self) -> None:
+        if self.state is State.LINGERING or not NEXT[self.state]:
+            return
+        now = monotonic()
+        idle_at = self._idle_at()
+        lifetime = self._home.settings.lifetime
+        if self._farewell_until and now >= self._farewell_until:
+            with self._guard:
+                self._interrupt(socket.SHUT_RDWR)
+            return
+        if lifetime is not None and now >= self._opened_at + lifetime:
+            self.end(Cause.LIFETIME)
+        elif idle_at is not None and now >= idle_at:
+            self.end(Cause.IDLE)
+        else:
+            self._schedule()
+
+    # Endings
+
+    def _interrupt(self, how: int) -> bool:
+        """Shut one or both directions and wake whoever waits; False when the socket is beyond that."""
+        connected = True
+        if how != socket.SHUT_RD or self._sock.family != socket.AF_UNIX:  # there, the peer would get EPIPE
+            try:
+                self._sock.shutdown(how)
+            except OSError:
+                connected = False
+        if self._waiter is not None:
+            self._waiter.wake()
+        return connected
+
+    def _has_unread(self) -> bool:
+        with self._guard:
+            if not NEXT[self.state]:
+                return False
+            try:
+                self._recv(1, MSG_PEEK | MSG_DONTWAIT)
+            except OSError as error:
+                return not isinstance(error, BlockingIOError)
+            return True
+
+    def _move(self, state: State) -> None:
+        if state not in NEXT[self.state]:
+            raise InternalError(f"connection {self.id} cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+    def _release(self) -> None:
+        """The descriptor is no longer ours: forget the timers, give the ticket back, tell who wants to know."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ticket.give_back()
+        self._home.forget(self)
+        if self.cause in self._home.events.ends:
+            self._home.events.emit(self._closed_event())
+        self._rfile = self._wfile = self._timer = self._raised = self.on_drain = None  # no cycles
+
+    def _closed_event(self) -> ConnectionClosed:
+        begun, left = self._handled_at, self._left_at or monotonic()
+        return ConnectionClosed(
+            id=self.id,
+            peer=self.peer,
+            cause=self.cause or Cause.HANDLER_DONE,
+            phase=self._phase or Phase.HANDLER,
+            bytes_received=self.bytes_received,
+            bytes_sent=self.bytes_sent,
+            seconds=monotonic() - self._opened_at,
+            queued=(begun or left) - self._opened_at,
+            handled=left - begun if begun else 0.0,
+        )

@@ -1,0 +1,99 @@
+"""Errors: every exception of ours, sorted by whose fault it is.
+
+Owns      the exception classes; the command line and the quiet-error rule decide by class alone.
+Promises  an `OperatorError` is one sentence naming what, where and how to fix it;
+          a `PeerError` is never our bug; `ConnectionEnded` carries the cause of the end.
+Refuses   to be raised for control flow inside Moorage.
+
+    Exception
+     +-- MoorageError
+     |    +-- OperatorError            the operator's mistake: status 2 from the command line
+     |    |    +-- SettingError        a setting has an unknown name or a bad value
+     |    |    +-- BindError           an address cannot be bound
+     |    |    +-- TargetError         the handler cannot be imported, or is no handler
+     |    +-- PeerError                what the peer sent is at fault
+     |    |    +-- TooLarge            more than line_limit or message_limit
+     |    |    +-- Incomplete          the stream ended inside a block
+     |    +-- InternalError            a bug of ours
+     +-- TimeoutError
+          +-- ConnectionEnded          the server ended this connection
+"""
+
+__all__ = [
+    "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InternalError",
+    "MoorageError", "OperatorError", "PeerError", "SettingError", "TargetError", "TooLarge",
+]  # fmt: skip
+
+
+class MoorageError(Exception):
+    """Base of what Moorage raises, save for `ConnectionEnded` and `HandlerStopped`."""
+
+
+class OperatorError(MoorageError):
+    """The operator's mistake, said in one sentence: what, where, how to fix."""
+
+
+class SettingError(OperatorError, ValueError):
+    """A setting has an unknown name, a bad value, or contradicts another."""
+
+
+class BindError(OperatorError, OSError):
+    """An address cannot be bound: in use, not permitted, not an address of this host."""
+
+
+class TargetError(OperatorError):
+    """The handler named by the operator cannot be imported, or is no handler."""
+
+
+class PeerError(MoorageError):
+    """What the peer sent is at fault; quiet in the log when the connection raised it."""
+
+
+class TooLarge(PeerError, ValueError):
+    """The peer sent more than `line_limit` or `message_limit` bytes without an end."""
+
+
+class Incomplete(PeerError, EOFError):
+    """The stream ended inside a block; `partial` holds the bytes that did arrive."""
+
+    def __init__(self, partial: bytes, wanted: str) -> None:
+        super().__init__(f"the stream ended after {len(partial)} bytes of {wanted}")
+        self.partial = partial
+        self._wanted = wanted
+
+    def __reduce__(self) -> tuple[type, tuple[bytes, str]]:
+        return type(self), (self.partial, self._wanted)
+
+
+class InternalError(MoorageError):
+    """A bug of ours, such as an illegal change of state; please report it."""
+
+
+class ConnectionEnded(TimeoutError):
+    """The server ended this connection; `cause` says why (see the table of causes).
+
+    Raised by every later read and write, save that after a read-side deadline writes still work
+    for one second.  A `TimeoutError`, because that is what handlers written for `socketserver` catch.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the server ended this connection: {cause}")
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.cause,)
+
+
+class HandlerStopped(BaseException):
+    """Raised instead of `ConnectionEnded` to a handler that has swallowed it too often.
+
+    A handler with `except TimeoutError: continue` around its read would otherwise spin for ever on
+    a connection that no longer exists.  Not an `Exception`, so that such a loop lets it through.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the handler kept calling a connection that ended: {cause}")
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.cause,)

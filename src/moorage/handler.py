@@ -1,0 +1,157 @@
+"""Handler: what users subclass, and how their code is called.
+
+Owns      the two base classes, and the decision what an exception that leaves a handler means.
+Promises  any class with the contract `Handler(request, client_address, server)` and any function of one
+          connection works; `finish()` runs even when `setup()` raised; what this connection itself raised is
+          quiet, everything else is a handler error with its traceback.
+Refuses   to guess: the same exception class from a database or a future is not quiet.
+"""
+
+import contextvars
+import inspect
+import signal
+import socket
+import socketserver as stdlib
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .errors import TargetError
+from .events import Cause, Events, HandlerFailed
+
+Handle = Callable[[Any], object]
+
+
+class BaseRequestHandler(stdlib.BaseRequestHandler):
+    """Serves one connection in `handle()`; `self.request` is the connection, `self.server` the server.
+
+    Methods that may be overridden: `setup()`, `handle()`, `finish()`, and `handle_shutdown()`, which is
+    called once when a drain begins, in another thread than `handle()`.
+    """
+
+    def __init__(self, request: Any, client_address: Any, server: Any) -> None:
+        self.request = request
+        self.client_address = client_address
+        self.server = server
+        if type(self).handle_shutdown is not BaseRequestHandler.handle_shutdown:
+            request.on_drain = self.handle_shutdown
+        try:
+            self.setup()
+            self.handle()
+        finally:
+            self.finish()
+
+    def handle_shutdown(self) -> None:
+        """The server drains; say goodbye where the protocol has a word for it."""
+
+
+class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
+    """Adds `self.rfile` and `self.wfile`.
+
+    Class settings, as in the standard library: `timeout` (seconds; recoverable), `rbufsize` (ignored: the
+    connection buffers), `wbufsize` (0: each write is sent at once), `disable_nagle_algorithm`.
+    """
+
+    def setup(self) -> None:
+        """Make the files."""
+        self.connection = self.request
+        if self.timeout is not None:
+            self.connection.settimeout(self.timeout)
+        if self.disable_nagle_algorithm:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.rfile = self.connection.rfile
+        self.wfile = self.connection.wfile if self.wbufsize == 0 else self.connection.makefile("wb", self.wbufsize)
+
+    def finish(self) -> None:
+        """Send what is buffered; does nothing when `setup()` did not come this far."""
+        if self.wbufsize and hasattr(self, "wfile"):
+            try:
+                self.wfile.flush()
+            except OSError:  # the peer is gone: the connection has recorded why
+                pass
+
+
+class Conversation(Protocol):
+    """What the service needs of a connection."""
+
+    id: int
+    peer: Any
+
+    @property
+    def is_over(self) -> bool: ...
+    def is_own(self, error: BaseException) -> bool: ...
+    def record(self, cause: Cause) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Service:
+    """Runs the user's code for one connection after another, each in its own copy of the context."""
+
+    def __init__(self, handle: Handle, events: Events) -> None:
+        self._handle = handle
+        self._events = events
+        #: what `worker_start` left; every connection starts from a copy of it
+        self.context = contextvars.copy_context()
+
+    def __call__(self, connection: Conversation) -> None:
+        """Serve this connection and finish it, whatever the handler does."""
+        try:
+            if not connection.is_over:
+                self.context.copy().run(self._handle, connection)
+        except BaseException as error:
+            self._judge(connection, error)
+            if isinstance(error, KeyboardInterrupt) and _is_ctrl_c():
+                raise
+        finally:
+            connection.finish()
+
+    def _judge(self, connection: Conversation, error: BaseException) -> None:
+        if connection.is_own(error):
+            if isinstance(error, TimeoutError):  # a recoverable timeout that the handler left to us
+                connection.record(Cause.IDLE)
+            return
+        connection.record(Cause.HANDLER_ERROR)
+        if HandlerFailed in self._events.wanted:
+            self._events.emit(HandlerFailed(connection.id, connection.peer, error))
+
+
+def adapt(handler: Any, server: object) -> Handle:
+    """A function of one connection from whatever the user gave.
+
+    Raises `TargetError` for what is neither a class of three arguments nor a function of one.
+    """
+    if not callable(handler):
+        raise TargetError(f"{handler!r} is no handler: give a request handler class or a function of one connection")
+    if isinstance(handler, type):
+        _check_arguments(handler, 3)
+        return lambda connection: handler(connection, connection.peer, server)
+    if _takes(handler, 1):
+        function: Handle = handler
+        return function
+    _check_arguments(handler, 3)
+    return lambda connection: handler(connection, connection.peer, server)
+
+
+def _check_arguments(handler: Any, count: int) -> None:
+    if not _takes(handler, count):
+        raise TargetError(
+            f"{handler!r} is no handler: it must take (request, client_address, server), or one connection"
+        )
+
+
+def _takes(handler: Any, count: int) -> bool:
+    try:
+        inspect.signature(handler).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature: the call will tell
+        return True
+    return True
+
+
+def _is_ctrl_c() -> bool:
+    """Whether a KeyboardInterrupt here can be the terminal's: it ends the server, as it ends any program."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )

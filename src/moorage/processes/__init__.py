@@ -1,0 +1,1 @@
+"""Processes: what runs a Server for an operator: targets, programs, signals, `serve()`."""

@@ -1,0 +1,156 @@
+"""Reception: an accepted socket, from its ticket to its runner.
+
+Owns      the table of open connections, and those parked until their first byte.
+Promises  whoever was admitted is in the table until the socket is closed; a connection that no runner can
+          take is closed and reported, and costs nobody else.
+Refuses   to count: the gate did.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from .deadline import Deadline, monotonic
+from .events import Address, Cause, ConnectionOpened, Events, HandlerFailed
+
+
+class Guest(Protocol):
+    """What reception needs of a connection."""
+
+    id: int
+    peer: Address
+
+    @property
+    def local(self) -> Address: ...
+    @property
+    def is_over(self) -> bool: ...
+    def fileno(self) -> int: ...
+    def open(self) -> None: ...
+    def wait(self) -> None: ...
+    def queue(self) -> None: ...
+    def finish(self) -> None: ...
+    def end(self, cause: Cause, /) -> None: ...
+
+
+class Timer(Protocol):
+    """What the Watch gives for a call to come."""
+
+    def cancel(self) -> None: ...
+
+
+class Watch(Protocol):
+    """What reception and its connections need of the Watch."""
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer: ...
+    def call_soon(self, call: Callable[[], None]) -> None: ...
+    def linger(self, sock: Any, release: Callable[[], None]) -> None: ...
+    def park(self, fd: int, ready: Callable[[int], None]) -> None: ...
+    def unpark(self, fd: int) -> None: ...
+
+
+class ReceptionSettings(Protocol):
+    """The settings that reception obeys."""
+
+    @property
+    def wait_for_data(self) -> bool: ...
+    @property
+    def first_data_timeout(self) -> float | None: ...
+
+
+class Reception:
+    """Where connections live; each of them holds it as its home.
+
+    make    builds a connection from (socket, peer, ticket, home, id)
+    submit  gives one to the runner; may raise `OSError` or `RuntimeError` when there is no process or thread
+    """
+
+    def __init__(
+        self,
+        settings: ReceptionSettings,
+        watch: Watch,
+        events: Events,
+        make: Callable[[Any, Address, Any, "Reception", int], Guest],
+        submit: Callable[[Any], None],
+    ) -> None:
+        self.settings = settings
+        self.watch = watch
+        self.events = events
+        #: set when a drain begins; what `conn.draining` says
+        self.draining = False
+        #: called, in any thread, when the last connection is over while the server drains
+        self.on_empty: Callable[[], None] = lambda: None
+        self._make = make
+        self._submit = submit
+        self._ids = itertools.count(1)
+        self._guests: dict[int, Any] = {}
+        self._fewer = threading.Condition()  # guards `_watchers`; told when a connection is over
+        self._watchers = 0
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Those who are here at this moment."""
+        return iter(tuple(self._guests.values()))
+
+    def admit(self, sock: Any, peer: Address, ticket: Any, _listener: object = None) -> None:
+        """Take over an accepted socket with its ticket; in the thread that turns the Watch."""
+        guest = self._make(sock, peer, ticket, self, next(self._ids))
+        self._guests[guest.id] = guest
+        if ConnectionOpened in self.events.wanted:
+            self.events.emit(ConnectionOpened(guest.id, peer, guest.local))
+        guest.open()
+        if self.settings.wait_for_data:
+            self._park(guest)
+        else:
+            self._hand_over(guest)
+
+    def forget(self, guest: Guest) -> None:
+        """This connection is over; from any thread."""
+        self._guests.pop(guest.id, None)
+        if self._watchers:
+            with self._fewer:
+                self._fewer.notify_all()
+        if self.draining and not self._guests:
+            self.on_empty()
+
+    def wait_for(self, at_most: int, timeout: float | None) -> bool:
+        """Wait until at most so many are here; False when `timeout` seconds were not enough."""
+        deadline = Deadline(timeout)
+        with self._fewer:
+            self._watchers += 1
+            try:
+                return self._fewer.wait_for(lambda: len(self._guests) <= at_most, deadline.remaining())
+            finally:
+                self._watchers -= 1
+
+    def _hand_over(self, guest: Guest) -> None:
+        guest.queue()
+        try:
+            self._submit(guest)
+        except (OSError, RuntimeError) as error:  # the system has no process or thread: this client's loss
+            guest.end(Cause.SHED)
+            guest.finish()
+            if HandlerFailed in self.events.wanted:
+                self.events.emit(HandlerFailed(guest.id, guest.peer, error))
+
+    def _park(self, guest: Guest) -> None:
+        fd, seconds = guest.fileno(), self.settings.first_data_timeout
+
+        def ready(_mask: int) -> None:
+            self.watch.unpark(fd)
+            if timer is not None:
+                timer.cancel()
+            if guest.is_over:
+                guest.finish()
+            else:
+                self._hand_over(guest)
+
+        def give_up() -> None:
+            guest.end(Cause.FIRST_DATA)
+            ready(0)
+
+        guest.wait()
+        timer = None if seconds is None else self.watch.call_at(monotonic() + seconds, give_up)
+        self.watch.park(fd, ready)

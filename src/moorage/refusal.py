@@ -1,0 +1,109 @@
+"""Refusal: what becomes of clients above the limit, where they do not wait.
+
+Owns      a refused client's socket until it is closed or the Watch has it; one descriptor in reserve.
+Promises  a refused client gets the whole message, then end of stream, as far as that is possible without
+          waiting; a flood of them holds at most `LINGERING_REFUSED` descriptors; the reserve is opened
+          again after each use.
+Refuses   to wait for a client, and to serve one.
+Why       close after a message, with unread input, sends a reset that destroys the message: hence the
+          lingering.  Without a descriptor nobody can even be refused: when none is left the reserve is
+          closed and clients are accepted and closed in its place (Ranch, Twisted, libev).
+"""
+
+import _socket
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, Protocol
+
+from .events import Address, Cause, ConnectionRefused, Events
+
+#: refused clients that linger so that they can read the message; more are closed at once
+LINGERING_REFUSED = 64
+#: clients refused on the reserve before the accept loop pauses: a flood waits, it does not eat the CPU
+RESERVE_AT_ONCE = 64
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger: close sends a reset
+
+Overflow = Literal["wait", "refuse", "reset"]
+
+
+class Watch(Protocol):
+    """Who lingers for us; see watch."""
+
+    def linger(self, sock: _socket.socket, release: Callable[[], None]) -> None: ...
+
+
+class Refusal:
+    """Says no: with a message under `refuse`, with a reset under `reset`; not asked under `wait`."""
+
+    def __init__(self, overflow: Overflow, message: bytes, watch: Watch, events: Events) -> None:
+        self._overflow = overflow
+        self._message = message
+        self._watch = watch
+        self._events = events
+        self._lingering = 0
+        self._reserve: int | None = None
+
+    def open(self) -> None:
+        """Put a descriptor in reserve, unless clients wait anyway; without one to be had, later."""
+        if self._overflow != "wait" and self._reserve is None:
+            with suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the reserve up; a second call does nothing."""
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+    def refuse(self, sock: _socket.socket, addr: Address) -> None:
+        """Say no to one client."""
+        self._report(addr)
+        if self._overflow == "reset":
+            _reset(sock)
+            return
+        self._say_no(sock)
+        if self._lingering < LINGERING_REFUSED:
+            self._lingering += 1
+            self._watch.linger(sock, self._lingered)
+        else:
+            sock.close()
+
+    def use_reserve(self, accept: Callable[[], tuple[_socket.socket, Address]]) -> None:
+        """Refuse those who wait, one after the other, on the one descriptor kept for it."""
+        if self._reserve is not None:
+            self.close()
+            with suppress(OSError):  # nobody waits any more, or another thread has taken the descriptor
+                for _ in range(RESERVE_AT_ONCE):
+                    self._refuse_at_once(*accept())
+        self.open()
+
+    def _refuse_at_once(self, sock: _socket.socket, addr: Address) -> None:
+        self._report(addr)
+        if self._overflow == "reset":
+            _reset(sock)
+        else:
+            self._say_no(sock)
+            sock.close()
+
+    def _lingered(self) -> None:
+        self._lingering -= 1
+
+    def _report(self, addr: Address) -> None:
+        if ConnectionRefused in self._events.wanted:
+            self._events.emit(ConnectionRefused(addr, Cause.REFUSED_TOTAL))
+
+    def _say_no(self, sock: _socket.socket) -> None:
+        with suppress(OSError):  # the client may be gone
+            if self._message:
+                sock.send(self._message, socket.MSG_DONTWAIT)
+            sock.shutdown(socket.SHUT_WR)
+
+
+def _reset(sock: _socket.socket) -> None:
+    with suppress(OSError):  # a Unix socket knows no reset
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()

@@ -1,0 +1,80 @@
+"""Runner: who gives a handler a CPU.
+
+Owns      the contract of four verbs: start, submit, drain, stop.
+Promises  a submitted connection is served exactly once, by `serve`, which returns when the handler has left
+          and the connection was finished.
+Refuses   to know a protocol, TLS, or what an exception means: runners run callables.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Protocol
+
+from ..connection import Connection
+from ..events import Events
+from ..watch import Watch
+
+
+class Serve(Protocol):
+    """Serves one connection from its first byte to its end; never raises an `Exception`."""
+
+    def __call__(self, connection: Connection, /) -> None: ...
+
+
+class RunnerSettings(Protocol):
+    """The settings that runners obey."""
+
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def queue_timeout(self) -> float | None: ...
+    @property
+    def drain_quiet(self) -> float: ...
+
+
+class Runner(ABC):
+    """Runs handlers; made by the server, called from the thread that turns the Watch."""
+
+    name: ClassVar[str]
+
+    #: clients accepted in a row: many, but one where `submit` serves before it returns
+    at_once: ClassVar[int] = 64
+
+    def __init__(
+        self,
+        serve: Serve,
+        settings: RunnerSettings,
+        watch: Watch,
+        events: Events,
+        own_fds: Callable[[], list[int]] = list,
+    ) -> None:
+        self._serve = serve
+        self._settings = settings
+        self._watch = watch
+        self._events = events
+        self._own_fds = own_fds  # the server's descriptors, which a forked child closes
+
+    def start(self) -> None:
+        """Get ready; before the first connection."""
+
+    @abstractmethod
+    def submit(self, connection: Connection) -> None:
+        """Serve this connection, now or when there is room for it."""
+
+    def drain(self, deadline: float | None) -> None:
+        """A drain has begun; `deadline` is the moment at which the rest is cut."""
+
+    def notify(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Make these calls, which may block, where they hold up nobody."""
+        for call in calls:
+            call()
+
+    def has_this_thread(self) -> bool:
+        """Whether the calling thread belongs to this runner, and must therefore not wait for it."""
+        return False
+
+    def stop(self, timeout: float | None) -> list[str]:
+        """Every connection is over or was ended: leave; returns the stacks of handlers that would not."""
+        return []

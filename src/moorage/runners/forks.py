@@ -1,0 +1,199 @@
+"""ForksRunner: a process for each connection.
+
+Owns      the children, and for each of them a link: the parent's end of a socket pair.
+Promises  at most `max_connections` children; a child has of ours only its own connection; the parent keeps no
+          copy of a client's socket; a child that dies without a closing record is cause `killed`; no zombies.
+Refuses   to wait for a child: its end is an event of the Watch.
+Why       a crash, a leak or a break-in stays within one connection.
+
+The parent's Connection stays in the server's table, as the stand-in for the one in the child: `end()` on it
+reaches the child as a message and SIGTERM, and one second later as SIGKILL; a drain as a message and SIGUSR1.
+"""
+
+import os
+import signal
+import socket
+import threading
+import warnings
+from contextlib import suppress
+from typing import ClassVar
+
+from ..connection import Connection
+from ..deadline import Deadline, monotonic
+from ..errors import InternalError
+from ..events import Cause, HandlerFailed
+from ..timers import Timer
+from ..watch import Watch
+from .base import Runner
+from .children import GRACE_SECONDS, Child, Children
+from .forked import HELD, Forked, drain_message, end_message
+from .record import RECORD_BYTES, ClosingRecord
+
+__all__ = ["ForksRunner", "Link"]
+
+#: How often children are asked for where there is no pidfd that would tell.
+POLL_SECONDS = 0.1
+
+
+class ForksRunner(Runner):
+    """Serves each connection in a child."""
+
+    name: ClassVar[str] = "forks"
+
+    def start(self) -> None:
+        """Get ready; warns when a fork would copy a process with several threads."""
+        warn_of_threads()
+        self._links: dict[int, Link] = {}  # by pid
+        self._drain: bytes | None = None  # what children are told of it
+        self._children = Children(self._settings.max_connections, self._child_left)
+        if self._children.fileno() >= 0:
+            self._watch.listen(self._children.fileno(), self._reap)
+
+    def submit(self, connection: Connection) -> None:
+        """Fork a child for it.  Raises `OSError` when there is no process or descriptor to be had."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._drain is not None:
+            here.send(self._drain)
+        try:
+            child = self._children.fork(
+                lambda: Forked(connection, there, self._watch, self._events).run(self._serve),
+                close=lambda: self._close_in_child(connection, here),
+                block=HELD,
+            )
+        except BaseException:
+            here.close()
+            raise
+        finally:
+            there.close()
+        self._link(connection, child, here)
+
+    def drain(self, deadline: float | None) -> None:
+        """Tell every child that the server drains."""
+        self._drain = drain_message(deadline)
+        for link in self._links.values():
+            link.say(self._drain, signal.SIGUSR1)
+
+    def stop(self, timeout: float | None) -> list[str]:
+        """Give the children this many seconds, then end what is left; returns what had to be killed."""
+        self._children.wait(Deadline(timeout))
+        for link in tuple(self._links.values()):
+            link.end()
+        self._children.wait(Deadline(GRACE_SECONDS))
+        killed = [f"process {pid} did not leave within {GRACE_SECONDS:g} s of SIGTERM" for pid in self._links]
+        self._children.tell_all(signal.SIGKILL)
+        self._children.wait(Deadline(None))
+        self._watch.unlisten(self._children.fileno())
+        self._children.close()
+        return killed
+
+    # ---- the parent's side of a child
+
+    def _link(self, connection: Connection, child: Child, sock: socket.socket) -> None:
+        link = self._links[child.pid] = Link(connection, child, self._children, sock, self._watch)
+        connection.begin(link)
+        connection._sock.close()
+        if child.pidfd is None:
+            self._watch.call_at(monotonic() + POLL_SECONDS, lambda: self._ask_for(child))
+
+    def _reap(self) -> None:
+        self._children.reap()
+
+    def _ask_for(self, child: Child) -> None:
+        self._children.reap()
+        if not child.ended:
+            self._watch.call_at(monotonic() + POLL_SECONDS, lambda: self._ask_for(child))
+
+    def _child_left(self, child: Child, _status: int | None) -> None:
+        link = self._links.pop(child.pid)
+        record = link.close()
+        if record is not None and record.failure is not None and HandlerFailed in self._events.wanted:
+            connection = link.connection
+            self._events.emit(HandlerFailed(connection.id, connection.peer, record.failure.as_exception()))
+        conclude(link.connection, record)
+
+    # ---- in the child
+
+    def _close_in_child(self, connection: Connection, parents_end: socket.socket) -> None:
+        parents_end.close()
+        for link in self._links.values():
+            link.sock.close()
+        keep = {connection.fileno(), *self._watch.own_fds()}  # the Watch closes its own
+        for fd in set(self._own_fds()) - keep:
+            with suppress(OSError):
+                os.close(fd)
+        self._watch.begin_anew()
+
+
+class Link:
+    """The way to one child, and the waiter of the parent's Connection: waking it is telling the child."""
+
+    plain = False
+
+    def __init__(
+        self, connection: Connection, child: Child, children: Children, sock: socket.socket, watch: Watch
+    ) -> None:
+        self.connection = connection
+        self.sock = sock
+        self._child = child
+        self._children = children
+        self._watch = watch
+        self._kill: Timer | None = None
+
+    def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
+        """Nobody reads this connection here."""
+        raise InternalError("this connection is served by another process")
+
+    def wake(self) -> None:
+        """Somebody has ended the connection; from any thread and from signal handlers."""
+        if self.connection.is_over:
+            self._watch.call_soon(self.end)
+
+    def say(self, message: bytes, signum: int) -> None:
+        """Send a message, and a signal that says so."""
+        with suppress(OSError):  # the child is gone, or has not read hundreds of messages
+            self.sock.send(message, socket.MSG_DONTWAIT)
+        self._children.tell(self._child, signum)
+
+    def end(self) -> None:
+        """End the child: SIGTERM now, SIGKILL after the grace; a second call does nothing."""
+        if self._kill is None and not self._child.ended:
+            self._kill = self._watch.call_at(monotonic() + GRACE_SECONDS, self._kill_now)
+            self.say(end_message(self.connection.cause or Cause.CLOSED_BY_OPERATOR), signal.SIGTERM)
+
+    def close(self) -> ClosingRecord | None:
+        """The child has ended: what did it say?"""
+        if self._kill is not None:
+            self._kill.cancel()
+        record = None
+        with suppress(OSError):
+            record = ClosingRecord.unpack(self.sock.recv(RECORD_BYTES, socket.MSG_DONTWAIT))
+        self.sock.close()
+        return record
+
+    def _kill_now(self) -> None:
+        self._children.tell(self._child, signal.SIGKILL)
+
+
+def conclude(connection: Connection, record: ClosingRecord | None) -> None:
+    """Close the parent's connection as the child's was closed; a child that said nothing was killed."""
+    if record is None:
+        connection.record(Cause.KILLED)
+    else:
+        connection.cause, connection._phase = record.cause, record.phase
+        connection.bytes_received, connection.bytes_sent = record.bytes_received, record.bytes_sent
+        connection._left_at = connection._handled_at + record.handled
+    connection._waiter = None  # no cycle
+    connection.release()
+
+
+def warn_of_threads() -> None:
+    """One warning that names the threads, in the place of one for each fork that names none (Python 3.12)."""
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if others:
+        warnings.warn(
+            f"runner 'forks' in a process with other threads ({', '.join(others)}): a lock that one of them holds "
+            "at the moment of a fork stays locked in the child for ever; serve from a process without them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning, r"moorage\.runners")

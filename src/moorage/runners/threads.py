@@ -1,0 +1,96 @@
+"""ThreadsRunner: a thread for each connection, from a bounded pool.
+
+Owns      the pool, and the queue deadline of connections that wait for a thread.
+Promises  at most `threads` handlers at once; who waits is served in order, or ended with `queue_timeout`.
+Refuses   to grow beyond its bound: a full pool with an idle CPU is said once a minute.
+"""
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import ClassVar
+
+from ..connection import Connection
+from ..deadline import monotonic
+from ..events import Cause, PoolSaturated
+from ..timers import Timer
+from .base import Runner
+from .pool import ThreadPool
+from .waiters import PlainWaiter, WakeableWaiter
+
+SATURATED_EVERY = 60.0  # seconds between two reports of a full pool
+
+_PLAIN = PlainWaiter()
+
+
+class ThreadsRunner(Runner):
+    """Any blocking code is fine here."""
+
+    name: ClassVar[str] = "threads"
+
+    def start(self) -> None:
+        """Get ready; threads are made on need."""
+        limit = self._settings.threads or self._settings.max_connections
+        self._pool = ThreadPool(limit, name="moorage")
+        self._local = threading.local()
+        self._waits: dict[int, Timer] = {}  # of connections that wait for a thread
+        self._reported_at = -SATURATED_EVERY
+
+    def submit(self, connection: Connection) -> None:
+        """Serve it in a thread of the pool."""
+        job = partial(self._run, connection)
+        if not self._pool.submit(job):
+            self._limit_wait(connection, job)
+
+    def notify(self, calls: Iterable[Callable[[], None]]) -> None:
+        """In a thread of their own, since they may block and every pooled thread may be taken."""
+        thread = threading.Thread(target=lambda: super(ThreadsRunner, self).notify(calls), name="moorage-drain")
+        thread.daemon = True
+        thread.start()
+
+    def has_this_thread(self) -> bool:
+        """Whether a handler is asking."""
+        return threading.current_thread() in self._pool.threads
+
+    def stop(self, timeout: float | None) -> list[str]:
+        """Give the threads this many seconds; returns the stacks of those that are still in a handler."""
+        frames = sys._current_frames
+        return [
+            f"{thread.name}:\n{''.join(traceback.format_stack(frames()[thread.ident]))}"
+            for thread in self._pool.stop(timeout)
+            if thread.ident in frames()
+        ]
+
+    def _limit_wait(self, connection: Connection, job: Callable[[], None]) -> None:
+        """This connection waits for a thread, but not for ever."""
+
+        def give_up() -> None:
+            self._waits.pop(connection.id, None)
+            if self._pool.withdraw(job):
+                connection.end(Cause.QUEUE_TIMEOUT)
+                connection.finish()
+
+        if self._settings.queue_timeout is not None:
+            self._waits[connection.id] = self._watch.call_at(monotonic() + self._settings.queue_timeout, give_up)
+        self._report_saturation()
+
+    def _run(self, connection: Connection) -> None:
+        if self._waits and (timer := self._waits.pop(connection.id, None)):
+            timer.cancel()
+        connection.begin(self._waiter() if connection.is_unix else _PLAIN)
+        self._serve(connection)
+
+    def _waiter(self) -> WakeableWaiter:
+        """The waiter of this thread."""
+        waiter: WakeableWaiter | None = getattr(self._local, "waiter", None)
+        if waiter is None:
+            waiter = self._local.waiter = WakeableWaiter()
+        return waiter
+
+    def _report_saturation(self) -> None:
+        now = monotonic()
+        if self._pool.queued and now >= self._reported_at + SATURATED_EVERY and PoolSaturated in self._events.wanted:
+            self._reported_at = now
+            self._events.emit(PoolSaturated(self._pool.limit, self._pool.queued))

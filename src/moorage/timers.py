@@ -1,0 +1,74 @@
+"""Timers: a coarse wheel of calls to be made at a moment.
+
+Owns      the timers of one loop, in slots of 1/32 of a second.
+Promises  never early, at most one slot late; setting, cancelling and asking for the next one cost the
+          same however many there are; `cancel` may be called from any thread.
+Refuses   to be set from two threads: `call_at` and `run_due` belong to the loop's thread.
+Why       a deadline is set to be cancelled: a connection that lives a millisecond has an idle deadline
+          in a minute, and a heap of those would hold a million dead entries (curio, "A Discussion About
+          Time").
+"""
+
+import heapq
+from collections.abc import Callable
+
+from .deadline import Clock
+
+SLOTS_PER_SECOND = 32
+
+
+class Timer:
+    """One call at one moment."""
+
+    __slots__ = ("_slot", "call")
+
+    def __init__(self, call: Callable[[], None], slot: "set[Timer]") -> None:
+        self.call = call
+        self._slot = slot
+        slot.add(self)
+
+    def cancel(self) -> None:
+        """Make the call never happen; after it happened this does nothing."""
+        self._slot.discard(self)
+
+
+class Wheel:
+    """The timers of one loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._slots: dict[int, set[Timer]] = {}
+        self._keys: list[int] = []  # a heap of the keys of `_slots`
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Call at `when`, in seconds of the clock."""
+        key = int(when * SLOTS_PER_SECOND) + 1
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = set()
+            heapq.heappush(self._keys, key)
+        return Timer(call, slot)
+
+    def delay(self) -> float | None:
+        """Seconds until the next timer is due, 0.0 when one is, None when there is none."""
+        while self._keys:
+            key = self._keys[0]
+            if self._slots[key]:
+                return max(0.0, key / SLOTS_PER_SECOND - self._clock())
+            self._drop_first()  # all its timers were cancelled
+        return None
+
+    def run_due(self) -> None:
+        """Make the calls that are due."""
+        if not self._keys:
+            return
+        now = self._clock() * SLOTS_PER_SECOND
+        while self._keys and self._keys[0] <= now:
+            slot = self._drop_first()
+            for timer in list(slot):
+                if timer in slot:  # not cancelled by an earlier call of this slot
+                    slot.discard(timer)
+                    timer.call()
+
+    def _drop_first(self) -> set[Timer]:
+        return self._slots.pop(heapq.heappop(self._keys))

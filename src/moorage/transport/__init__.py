@@ -1,0 +1,1 @@
+"""Transport: bytes to and from one socket; knows nothing of servers."""

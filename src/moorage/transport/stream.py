@@ -1,0 +1,393 @@
+"""Stream: the bytes of one connected socket.
+
+Owns      the read buffer, the byte counters, the recoverable timeout, and the waits of one connection.
+Promises  a `TimeoutError` loses no byte: the next read goes on where it stopped; the write deadline is on
+          progress, not on the whole reply; without a recoverable timeout, and with a waiter that allows it,
+          one call is one system call.
+Refuses   to know why a connection ends: a subclass answers `_check`, `_expire`, `_stream_end` and `record`.
+Why       `socket.makefile()` throws the begun line away at a timeout and then refuses to go on, and
+          `socket.sendall()` takes its timeout for the whole reply, which cuts slow but healthy readers.
+
+All waiting is one method, `_wait`; all receiving ends in `_receive`; all sending in `_transmit`.
+Times are seconds on the monotonic clock; 0.0 in `_waiting_since` means that nobody waits in a read.
+"""
+
+import errno
+import select
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from ..deadline import monotonic
+from ..errors import Incomplete, TooLarge
+from ..events import Cause
+from .waiter import Waiter
+
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+RECV_SIZE = 16 * 1024  # one receive for lines and small blocks; larger costs page faults in `bytes`
+BLOCK_SIZE = 1024 * 1024  # at most this in one receive for large blocks
+
+#: what the peer or the network did; anything else (EBADF, EINVAL) is the handler's own mistake
+RESET_ERRNOS = frozenset(
+    {errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.ENETUNREACH,
+     errno.ENETDOWN, errno.ENOTCONN, errno.ESHUTDOWN}
+)  # fmt: skip
+
+# plain integers: the socket module's are enums, whose `|` and `&` cost more than a system call
+MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
+MSG_PEEK = int(socket.MSG_PEEK)
+MSG_WAITALL = int(socket.MSG_WAITALL)
+
+READ = select.POLLIN | select.POLLRDHUP
+WRITE = select.POLLOUT
+
+
+class Limits(Protocol):
+    """The settings that a stream obeys; `ServerSettings` has them."""
+
+    @property
+    def idle_timeout(self) -> float | None: ...
+    @property
+    def message_timeout(self) -> float | None: ...
+    @property
+    def write_timeout(self) -> float | None: ...
+    @property
+    def line_limit(self) -> int: ...
+    @property
+    def message_limit(self) -> int: ...
+
+
+class Stream:
+    """Receives and sends on one socket, which it borrows: it never closes it."""
+
+    __slots__ = (
+        "_buffer",
+        "_ended",
+        "_limits",
+        "_message_due",
+        "_moved_at",
+        "_raised",
+        "_recv",
+        "_send",
+        "_sock",
+        "_special",
+        "_timeout",
+        "_told",
+        "_until",
+        "_waiter",
+        "_waiting_since",
+        "bytes_received",
+        "bytes_sent",
+    )
+
+    def __init__(self, sock: "Socket", limits: Limits) -> None:
+        self._sock = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self._limits = limits
+        self._waiter: Waiter | None = None
+        #: anything but a plain blocking call: a timeout, a waiter of its own, an end
+        self._special = True
+        self._buffer: bytes | bytearray = b""
+        self._timeout: float | None = None  # recoverable, for each wait
+        self._until: float | None = None  # recoverable, a moment: `Connection.deadline()`
+        self._message_due: float | None = None  # final, for the block that has begun
+        self._waiting_since = 0.0
+        self._moved_at = 0.0
+        self._ended: Cause | None = None  # the server ended it
+        self._told = False  # end of stream by drain: what has arrived is still delivered
+        self._raised: BaseException | None = None  # the last exception of this stream's making
+        #: bytes received from, and sent to, the peer
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    # Receiving
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Up to `size` bytes, b"" at the end of the stream; as `socket.recv`."""
+        if self._special or self._buffer or flags:
+            return self._recv_special(size, flags)
+        self._waiting_since = monotonic()
+        try:
+            data = self._recv(size)
+        except OSError as error:
+            self._failed(error)
+        self._waiting_since = 0.0
+        if data:
+            self.bytes_received += len(data)
+            return data
+        return self._end_of_stream() if size else b""
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0, /) -> int:
+        """Receive into a writable buffer and return the number of bytes; as `socket.recv_into`."""
+        view = memoryview(buffer).cast("B")
+        data = self.recv(min(nbytes or len(view), len(view), BLOCK_SIZE), flags)
+        view[: len(data)] = data
+        return len(data)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """One line with its newline; the last one may lack it; b"" at the end of the stream.
+
+        With a `size` at most so many bytes, as files do; without, a line longer than `line_limit`
+        raises `TooLarge`.  A begun line has `message_timeout` seconds.
+        """
+        if not self._buffer:
+            data = self.recv(RECV_SIZE)
+            if data.find(b"\n") + 1 == len(data) and (size is None or size < 0 or size >= len(data)):
+                return data  # exactly one line, or the end of the stream: no copy
+            self._buffer = bytearray(data)
+        strict = size is None or size < 0
+        limit = self._limits.line_limit if size is None or size < 0 else size
+        end = self._find(b"\n", limit, strict)
+        return self._take(len(self._buffer) if end is None else end)
+
+    def read_exactly(self, size: int, /) -> bytes:
+        """Exactly `size` bytes.
+
+        Raises `Incomplete` when the stream ends before, `TooLarge` above `message_limit`.
+        """
+        if size > self._limits.message_limit:
+            self._too_large(f"a block of {size} bytes is above message_limit ({self._limits.message_limit} bytes)")
+        while len(self._buffer) < size:
+            if not self._fill(size - len(self._buffer)):
+                self._incomplete(f"a block of {size} bytes")
+        return self._take(size)
+
+    def read_until(self, delimiter: bytes, limit: int | None = None, /) -> bytes:
+        """Everything up to and with the delimiter.
+
+        Raises `TooLarge` when it is not within `limit` bytes (default `message_limit`), and `Incomplete`
+        when the stream ends before it.
+        """
+        if not delimiter:
+            raise ValueError("read_until needs a delimiter of at least one byte")
+        end = self._find(delimiter, self._limits.message_limit if limit is None else limit, True)
+        if end is None:
+            self._incomplete(f"a message that ends in {delimiter!r}")
+        return self._take(end)
+
+    def peek(self, size: int = 1, /) -> bytes:
+        """What has been read ahead; receives once when that is nothing.  Consumes no byte."""
+        if not self._buffer:
+            self._fill(size)
+        return bytes(self._buffer)
+
+    # Sending
+
+    def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
+        """Send what the kernel takes, at least one byte, and return the number; as `socket.send`."""
+        return self._transmit(self._send, data, flags)
+
+    def sendmsg(
+        self,
+        buffers: Iterable["ReadableBuffer"],
+        ancdata: Iterable[tuple[int, int, "ReadableBuffer"]] = (),
+        flags: int = 0,
+        /,
+    ) -> int:
+        """Send several buffers, and descriptors over Unix sockets; as `socket.sendmsg`."""
+        return self._transmit(lambda data, how: self._sock.sendmsg(data, ancdata, how), list(buffers), flags)
+
+    def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
+        """Send everything.  `TimeoutError` or `write_stalled` only when no byte moves for that long."""
+        if not self._special and not flags and type(data) is bytes:
+            try:
+                count = self._send(data, MSG_DONTWAIT)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                self._failed(error)
+            self._moved_at = monotonic()
+            self.bytes_sent += count
+            if count == len(data):
+                return
+            view = memoryview(data)[count:]
+        else:
+            view = memoryview(data).cast("B")
+        while view:
+            view = view[self._transmit(self._send, view, flags) :]
+
+    def _refresh(self) -> None:
+        """Choose between plain calls and careful ones, after anything that bears on it has changed."""
+        waiter = self._waiter
+        self._special = self._timeout is not None or self._until is not None or waiter is None or not waiter.plain
+        if self._ended or self._told:  # set by another thread, perhaps just now
+            self._special = True
+
+    # What a subclass answers
+
+    def _check(self, writing: bool) -> None:
+        """Raise when the server has ended this connection; called before every unusual step."""
+
+    def _expire(self, cause: Cause) -> None:
+        """A final deadline has passed: end the connection."""
+        raise NotImplementedError
+
+    def record(self, cause: Cause) -> None:
+        """Something happened that explains the end."""
+        raise NotImplementedError
+
+    def _stream_end(self) -> None:
+        """The kernel said end of stream: raise when it was the server that ended it."""
+
+    # The steps that all of the above are made of
+
+    def _recv_special(self, size: int, flags: int) -> bytes:
+        self._check(False)
+        if self._buffer and size:
+            if flags & MSG_PEEK:
+                return bytes(self._buffer[:size])
+            if flags & MSG_WAITALL:
+                while len(self._buffer) < size and self._fill(size - len(self._buffer)):
+                    pass
+            return self._take(min(size, len(self._buffer)))
+        return self._receive(size, flags)
+
+    def _receive(self, size: int, flags: int = 0) -> bytes:
+        """One receive, after a wait if need be; b"" at the end of the stream."""
+        while True:
+            if self._timeout != 0 and not flags & MSG_DONTWAIT:
+                self._wait(READ)
+            try:
+                data = self._recv(size, flags | MSG_DONTWAIT)
+            except BlockingIOError as error:
+                if self._told:
+                    return self._end_of_stream()
+                if self._timeout == 0 or flags & MSG_DONTWAIT:
+                    self._failed(error)
+            except OSError as error:
+                self._failed(error)
+            else:
+                if not flags & MSG_PEEK:
+                    self.bytes_received += len(data)
+                return data if data or not size else self._end_of_stream()
+
+    def _transmit(self, send: Any, data: Any, flags: int) -> int:
+        """One send that moved at least one byte."""
+        self._check(True)
+        while True:
+            try:
+                count: int = send(data, flags | MSG_DONTWAIT)
+            except BlockingIOError as error:
+                if self._timeout == 0 or flags & MSG_DONTWAIT:
+                    self._failed(error)
+            except OSError as error:
+                self._failed(error)
+            else:
+                self._moved_at = monotonic()
+                self.bytes_sent += count
+                return count
+            self._wait(WRITE)
+
+    def _fill(self, size: int) -> bool:
+        """Add to the buffer; False at the end of the stream.  The time of a begun block is counted."""
+        if self._buffer and self._message_due is None and self._limits.message_timeout is not None:
+            self._message_due = monotonic() + self._limits.message_timeout
+        self._check(False)
+        data = self._receive(min(max(size, RECV_SIZE), BLOCK_SIZE))
+        if self._buffer:
+            self._buffer += data
+        elif data:
+            self._buffer = bytearray(data)
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        """The first bytes of the buffer, which a block ends with."""
+        self._message_due = None
+        taken = bytes(self._buffer[:size])
+        if size >= len(self._buffer):
+            self._buffer = b""
+        else:
+            del self._buffer[:size]  # type: ignore[union-attr]  # only b"" is not a bytearray
+        return taken
+
+    def _find(self, delimiter: bytes, limit: int, strict: bool) -> int | None:
+        """The length of the block up to the delimiter, or `limit` unless strict; None at the end of the stream."""
+        searched = 0
+        while True:
+            found = self._buffer.find(delimiter, searched)
+            end = found + len(delimiter) if found >= 0 else len(self._buffer)
+            if end > limit or (end == limit and found < 0):
+                if not strict:
+                    return limit
+                if end > limit:
+                    self._too_large(f"no {delimiter!r} within {limit} bytes")
+            if found >= 0:
+                return end
+            searched = max(0, len(self._buffer) - len(delimiter) + 1)
+            if not self._fill(RECV_SIZE):
+                return None
+
+    def _wait(self, mask: int) -> None:
+        """Return when the socket is ready, or the reader was told; raise at a timeout or a final deadline."""
+        assert self._waiter is not None
+        begun = monotonic()
+        reading = mask == READ
+        if reading:
+            self._waiting_since = begun
+        try:
+            while True:
+                self._check(not reading)
+                if reading and self._told:
+                    return
+                due, final = self._next_due(begun, reading)
+                if self._waiter.wait(self._sock.fileno(), mask, None if due is None else max(0.0, due - monotonic())):
+                    return
+                if due is not None and monotonic() >= due:
+                    self._time_is_up(final, reading)
+        finally:
+            if reading:
+                self._waiting_since = 0.0
+
+    def _next_due(self, begun: float, reading: bool) -> tuple[float | None, Cause | None]:
+        """The next moment at which this wait ends, and the cause if that is final."""
+        due, final = self._until, None
+        if self._timeout is not None and (due is None or begun + self._timeout < due):
+            due = begun + self._timeout
+        if reading:
+            if self._message_due is not None and (due is None or self._message_due <= due):
+                due, final = self._message_due, Cause.MESSAGE_DEADLINE
+            limit, cause = self._limits.idle_timeout, Cause.IDLE
+        else:
+            limit, cause = self._limits.write_timeout, Cause.WRITE_STALLED
+        if limit is not None:
+            moment = max(begun, self._moved_at) + limit
+            if due is None or moment <= due:
+                due, final = moment, cause
+        return due, final
+
+    def _time_is_up(self, final: Cause | None, reading: bool) -> None:
+        if final is None:
+            self._raised = TimeoutError("timed out")
+            raise self._raised
+        self._expire(final)
+        self._check(not reading)
+
+    def _end_of_stream(self) -> bytes:
+        """End of stream, delivered once the subclass agrees; never after a begun block when told by drain."""
+        self._waiting_since = 0.0
+        self._stream_end()
+        return b""
+
+    def _failed(self, error: OSError) -> NoReturn:
+        """Raise what the system said, unless it is what our own end looks like from here."""
+        self._waiting_since = 0.0
+        if not isinstance(error, BlockingIOError):
+            self._check(False)
+        if error.errno in RESET_ERRNOS:
+            self.record(Cause.RESET)
+            self._raised = error
+        raise error
+
+    def _too_large(self, text: str) -> NoReturn:
+        self.record(Cause.TOO_LARGE)
+        self._raised = TooLarge(f"{text}: raise the limit if such messages are wanted")
+        raise self._raised
+
+    def _incomplete(self, wanted: str) -> NoReturn:
+        self._raised = Incomplete(bytes(self._buffer), wanted)
+        raise self._raised

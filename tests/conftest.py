@@ -1,0 +1,18 @@
+"""What every test shares: an order that can be shuffled.
+
+Promises  `--shuffle SEED` runs the tests in another order, the same one for the same seed; a test that
+          needs its neighbours fails there.  Everything else a test needs it imports from `support`.
+"""
+
+import random
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", metavar="SEED", help="run the tests in the order that this seed gives")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if seed := config.getoption("--shuffle"):
+        random.Random(seed).shuffle(items)

@@ -1,0 +1,195 @@
+"""A server for one test, and what its handlers tell the test.
+
+Owns      `House`, the server with its ends and failures; `Journal` and `Latch`, by which handlers talk to
+          the test from whatever thread or process they run in.
+Promises  every wait ends after `SOON` seconds; at the end nothing of the server is left behind.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from moorage.events import Cause, ConnectionClosed, DrainStarted, HandlerFailed, HandlersCut
+from moorage.server import Server
+
+from .client import SOON, Client
+
+__all__ = ["Background", "House", "Journal", "Latch", "Open", "Place", "connected", "house_at"]
+
+QUICK = {"drain_quiet": 0.1}
+T = TypeVar("T")
+
+THREADS = "moorage"  # how the names of all our threads begin
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a behaviour is shown: one runner, one family of sockets."""
+
+    runner: str
+    family: str
+
+    def bind(self, folder: str) -> str:
+        return {"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": f"unix:{folder}/s"}[self.family]
+
+    def __str__(self) -> str:
+        return f"{self.runner}-{self.family}"
+
+
+class House:
+    """A server that runs, and its clients, which are closed at the end."""
+
+    def __init__(self, server: Server, stack: ExitStack) -> None:
+        self.server = server
+        self._stack = stack
+        self._ends = server.events.queue(10_000, ConnectionClosed)
+        self._failures = server.events.queue(1000, HandlerFailed)
+        self._drains = server.events.queue(10, DrainStarted)
+        self._stacks = server.events.queue(10, HandlersCut)
+
+    def client(self, receive_buffer: int | None = None) -> Client:
+        """A client that stays until the end of the test."""
+        return self._stack.enter_context(Client(self.server.address, receive_buffer))
+
+    def end(self) -> ConnectionClosed:
+        """How the next connection ended."""
+        event = self._ends.get(SOON)
+        assert isinstance(event, ConnectionClosed)
+        return event
+
+    def cause(self) -> Cause:
+        """Why the next connection ended."""
+        return self.end().cause
+
+    def failure(self) -> BaseException:
+        """What the next handler raised."""
+        event = self._failures.get(SOON)
+        assert isinstance(event, HandlerFailed)
+        return event.error
+
+    def stacks(self) -> tuple[str, ...]:
+        """Where the handlers were that did not return."""
+        event = self._stacks.get(SOON)
+        assert isinstance(event, HandlersCut)
+        return event.stacks
+
+    def is_quiet(self) -> bool:
+        """Whether no handler has failed so far."""
+        return not self._failures._events
+
+    def drain(self, timeout: float | None = SOON) -> "Background[bool]":
+        """Begin a drain; returns when it has begun."""
+        drain = Background(lambda: self.server.drain(timeout))
+        self._drains.get(SOON)
+        return drain
+
+
+Open = Callable[..., House]
+
+
+@contextmanager
+def house_at(place: Place, folder: str) -> Iterator[Open]:
+    """Opens servers at this place; closes them at the end, and looks that nothing of them is left."""
+    houses: list[House] = []
+    with ExitStack() as stack:
+
+        def open_house(handler: Any, *, start: bool = True, **settings: Any) -> House:
+            server = Server(handler, place.bind(folder), runner=place.runner, **{**QUICK, **settings})
+            stack.callback(server.close)
+            house = House(server, stack)
+            houses.append(house)
+            if start:
+                server.start()
+            return house
+
+        yield open_house
+    for house in houses:
+        assert house.server.wait_for_connections(0, SOON)
+        assert house.server.fileno() == -1
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREADS):
+            thread.join(SOON)
+            assert not thread.is_alive(), f"{thread.name} is left behind"
+
+
+@contextmanager
+def connected(house: House, count: int) -> Iterator[list[Client]]:
+    """So many clients."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Client(house.server.address)) for _ in range(count)]
+
+
+class Journal:
+    """Words from handlers to the test, one at a time."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self._words: list[str] = []
+
+    def write(self, word: object) -> None:
+        """One word; in one system call, which is all or nothing below 4 KiB."""
+        os.write(self._write, f"{word}\n".encode())
+
+    def read(self) -> str:
+        """The next word."""
+        if not self._words:
+            assert select.select([self._read], [], [], SOON)[0], "no handler has written anything"
+            self._words = os.read(self._read, 65536).decode().splitlines()
+        return self._words.pop(0)
+
+    def is_empty(self) -> bool:
+        """Whether all was read."""
+        return not self._words and not select.select([self._read], [], [], 0)[0]
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Latch:
+    """Closed until the test opens it, once for all."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0)
+
+    def open(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def wait(self) -> None:
+        """Until it is open."""
+        assert select.select([self._fd], [], [], SOON)[0], "the latch was never opened"
+
+    def __del__(self) -> None:  # a handler may look at it until the very end
+        os.close(self._fd)
+
+
+class Background(Generic[T]):
+    """A call in another thread, and its result."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._results: list[T] = []
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, args=(call,))
+        self._thread.start()
+
+    def result(self) -> T:
+        """What the call returned; raises what it raised."""
+        self._thread.join(SOON + 10)
+        assert not self._thread.is_alive(), "the call did not come back"
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
+
+    def is_over(self) -> bool:
+        """Whether the call came back."""
+        return not self._thread.is_alive()
+
+    def _run(self, call: Callable[[], T]) -> None:
+        try:
+            self._results.append(call())
+        except BaseException as error:
+            self._errors.append(error)

@@ -1,0 +1,215 @@
+"""Logs: which event becomes which line, and how many of them."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+from support.clock import FakeClock
+
+from moorage.config import ServerSettings
+from moorage.events import (
+    CAUSES,
+    EVENT_TYPES,
+    AcceptFailed,
+    AcceptPaused,
+    AcceptResumed,
+    Cause,
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnectionRefused,
+    DrainFinished,
+    DrainStarted,
+    Event,
+    Events,
+    HandlerFailed,
+    HandlersCut,
+    Phase,
+    PoolSaturated,
+    ServerResumed,
+    ServerStarted,
+    ServerStopped,
+    ServerSuspended,
+    SubscriberRemoved,
+)
+from moorage.observe.limiter import BURST, WINDOW, Limiter
+from moorage.observe.logs import LogSubscriber, log_events
+
+PEER = ("192.0.2.1", 4000)
+
+
+class Lines(logging.Handler):
+    """Keeps the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        return [(record.levelname, record.getMessage()) for record in self.records]
+
+
+class Log:
+    """A subscriber on a logger of its own."""
+
+    def __init__(self, level: int = logging.DEBUG, log_connections: bool = False) -> None:
+        self.events, self.clock, self.lines = Events(), FakeClock(), Lines()
+        logger = logging.Logger("moorage.test", level)
+        logger.addHandler(self.lines)
+        self.subscriber = LogSubscriber(
+            self.events, log_connections=log_connections, logger=logger, limiter=Limiter(clock=self.clock)
+        )
+
+    def of(self, *events: Event) -> list[tuple[str, str]]:
+        for event in events:
+            self.events.emit(event)
+        return self.lines.said
+
+
+def closed(cause: Cause, id: int = 1) -> ConnectionClosed:
+    return ConnectionClosed(id, PEER, cause, Phase.HANDLER, 10, 20, 1.5, 0.25, 1.0)
+
+
+SAMPLES: dict[Event, tuple[str, str]] = {
+    ServerStarted((("127.0.0.1", 1), ("::1", 2, 0, 0), "/run/x"), "threads"): (
+        "INFO",
+        "listening on 127.0.0.1:1, [::1]:2, unix:/run/x with runner threads",
+    ),
+    ServerSuspended(): ("INFO", "accepting is suspended; clients wait in the backlog"),
+    ServerResumed(): ("INFO", "accepting goes on"),
+    ServerStopped(): ("INFO", "stopped"),
+    DrainStarted(2, 30.0): ("INFO", "draining 2 connections, for at most 30 s"),
+    DrainStarted(1, None): ("INFO", "draining 1 connection, with no time limit"),
+    DrainFinished(0, 1.0): ("INFO", "the drain ended after 1.0 s: no connection cut"),
+    DrainFinished(3, 30.0): ("WARNING", "the drain ended after 30.0 s: 3 connections cut"),
+    AcceptPaused(OSError(24, "Too many open files"), 0.1, 9): (
+        "ERROR",
+        "accept failed 9 times: [Errno 24] Too many open files; clients wait in the backlog, tried again in 0.1 s",
+    ),
+    AcceptResumed(2.0): ("INFO", "accept works again after 2.0 s"),
+    AcceptFailed(OSError(9, "Bad")): ("CRITICAL", "accept failed for good: [Errno 9] Bad"),
+    ConnectionRefused(PEER, Cause.REFUSED_TOTAL): (
+        "WARNING",
+        "refused 192.0.2.1:4000: `max_connections` was reached and `overflow` is refuse or reset",
+    ),
+    closed(Cause.MESSAGE_DEADLINE): (
+        "INFO",
+        "connection 1 from 192.0.2.1:4000 ended: message_deadline in phase handler, 10 bytes in, 20 out, "
+        "1.500 s (0.250 queued, 1.000 handled)",
+    ),
+    HandlerFailed(1, PEER, ValueError("x")): ("ERROR", "the handler of connection 1 from 192.0.2.1:4000 failed"),
+    HandlersCut(("a stack",)): (
+        "ERROR",
+        "1 handler did not return after their connections were ended:\na stack",
+    ),
+    SubscriberRemoved("me", ValueError("x")): ("ERROR", "me raised and gets no more events"),
+}
+
+
+@pytest.mark.parametrize(("event", "line"), SAMPLES.items(), ids=lambda value: type(value).__name__)
+def test_event_becomes_its_line(event: Event, line: tuple[str, str]) -> None:
+    assert Log().of(event) == [line]
+
+
+def test_pool_that_is_full_is_a_warning_with_advice() -> None:
+    level, line = Log().of(PoolSaturated(5, 1))[0]
+    assert level == "WARNING"
+    assert line.startswith("all 5 threads are taken and 1 connection waits for one: raise `threads`")
+
+
+def test_every_event_but_the_opening_of_a_connection_has_a_line() -> None:
+    assert set(EVENT_TYPES) - Log().events.wanted == {ConnectionOpened}
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if CAUSES[cause].level == logging.DEBUG])
+def test_peer_that_goes_away_is_no_line_at_the_default_level(cause: Cause) -> None:
+    assert Log(level=logging.INFO).of(closed(cause)) == []
+    assert Log().of(closed(cause))[0][0] == "DEBUG"
+
+
+def test_handler_error_is_one_line_with_its_traceback() -> None:
+    log = Log()
+    error = ValueError("mine")
+    log.of(HandlerFailed(1, PEER, error), closed(Cause.HANDLER_ERROR))
+    assert len(log.lines.records) == 1
+    info = log.lines.records[0].exc_info
+    assert info is not None
+    assert info[1] is error
+
+
+def test_log_connections_adds_a_line_for_each_end_and_leaves_none_out() -> None:
+    log = Log(level=logging.INFO, log_connections=True)
+    said = log.of(*[closed(Cause.PEER_CLOSED, id) for id in range(100)])
+    assert len(said) == 100
+    assert {level for level, _ in said} == {"INFO"}
+
+
+def test_repeated_refusals_are_limited_and_their_count_is_told_later() -> None:
+    log = Log()
+    log.of(*[ConnectionRefused(PEER, Cause.REFUSED_TOTAL)] * 1000)
+    assert len(log.lines.records) == BURST
+    log.clock.advance(WINDOW)
+    said = log.of(ServerResumed())
+    assert said[BURST:] == [
+        ("WARNING", f"{1000 - BURST} more lines like the last of ConnectionRefused (refused_total)"),
+        ("INFO", "accepting goes on"),
+    ]
+
+
+def test_count_of_lines_left_out_is_told_at_the_stop() -> None:
+    log = Log()
+    said = log.of(*[ConnectionRefused(PEER, Cause.REFUSED_RATE)] * 50, ServerStopped())
+    assert said[BURST][1].startswith("40 more lines")
+    assert said[-1] == ("INFO", "stopped")
+
+
+def test_different_errors_are_limited_apart() -> None:
+    log = Log()
+    for kind in (ValueError, KeyError):
+        log.of(*[HandlerFailed(1, PEER, kind())] * 50)
+    assert len(log.lines.records) == 2 * BURST
+    log.of(ServerStopped())
+    assert [said for _, said in log.lines.said if "more lines" in said] == [
+        "40 more lines like the last of HandlerFailed (ValueError)",
+        "40 more lines like the last of HandlerFailed (KeyError)",
+    ]
+
+
+def test_record_carries_the_fields_of_its_event_for_json() -> None:
+    log = Log()
+    log.of(
+        closed(Cause.TOO_LARGE), HandlerFailed(1, PEER, ValueError("x")), ServerStarted((("::1", 2, 0, 0),), "forks")
+    )
+    data = [vars(record)["moorage"] for record in log.lines.records]
+    assert data[0].keys() == {"event"} | {field.name for field in fields(ConnectionClosed)}
+    assert data[0]["peer"] == "192.0.2.1:4000"
+    assert data[1]["error"] == "ValueError('x')"
+    assert data[2]["addresses"] == ["[::1]:2"]
+
+
+def test_close_ends_the_subscription() -> None:
+    log = Log()
+    log.subscriber.close()
+    assert log.events.wanted == frozenset()
+
+
+@pytest.fixture
+def moorage_lines() -> Iterator[Lines]:
+    lines, logger = Lines(), logging.getLogger("moorage")
+    logger.addHandler(lines)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(lines)
+    logger.setLevel(level)
+
+
+def test_log_events_speaks_to_the_logger_of_the_package(moorage_lines: Lines) -> None:
+    events = Events()
+    log_events(events, ServerSettings(log_connections=True))
+    events.emit(closed(Cause.IDLE))
+    assert [record.name for record in moorage_lines.records] == ["moorage"]

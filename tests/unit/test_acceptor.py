@@ -1,0 +1,602 @@
+"""Acceptor: the loop and its answers to every accept error, on fakes; test_listeners.py has the real sockets."""
+
+import _socket
+import errno
+import itertools
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, UNLOOKED, VERDICTS, Acceptor, State, Verdict, judge
+from moorage.admission import Gate, Ticket
+from moorage.errors import InternalError
+from moorage.events import AcceptFailed, AcceptPaused, AcceptResumed, ConnectionRefused, Event, Events
+from support.fake_watch import FakeWatch
+
+FD = 7
+
+
+class FakeListener:
+    """Clients and errors in the order the test puts them in; counts the calls."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[int | BaseException] = deque()
+        self.sticky: BaseException | None = None  # raised at every accept, whoever waits
+        self.tells = True
+        self.backlog = 100
+        self.accepts = 0
+        self.looks = 0
+        self.peers: list[socket.socket] = []
+
+    def arrive(self, *clients: int | BaseException) -> None:
+        self.waiting.extend(clients)
+
+    def accept(self) -> tuple[_socket.socket, int]:
+        self.accepts += 1
+        if self.sticky is not None:
+            raise self.sticky
+        if not self.waiting:
+            raise BlockingIOError(errno.EAGAIN, "nobody")
+        client = self.waiting.popleft()
+        if isinstance(client, BaseException):
+            raise client
+        ours, theirs = socket.socketpair()
+        self.peers.append(theirs)
+        return ours, client
+
+    def backlog_length(self) -> int | None:
+        self.looks += 1
+        return len(self.waiting) if self.tells else None
+
+    def fileno(self) -> int:
+        return FD
+
+
+class House:
+    """An acceptor and its neighbours."""
+
+    def __init__(self, limit: int = 1000, **settings: Any) -> None:
+        self.listener = FakeListener()
+        self.gate = Gate(limit)
+        self.watch = FakeWatch()
+        self.said: list[Event] = []
+        self.served: list[int] = []
+        self.tickets: deque[Ticket] = deque()
+        self.failures: list[OSError] = []
+        self.on_admit: Callable[[], None] = lambda: None
+        events = Events()
+        events.subscribe(self.said.append)
+        self.acceptor = Acceptor(
+            self.listener, self.gate, self.watch, self.admit, events,
+            failed=self.failures.append, clock=self.watch.clock, **settings,
+        )  # fmt: skip
+
+    def admit(self, sock: _socket.socket, addr: int, ticket: Ticket, listener: FakeListener) -> None:
+        assert listener is self.listener
+        sock.close()
+        self.served.append(addr)
+        self.tickets.append(ticket)
+        self.on_admit()
+
+    def poll(self, turns: int = 1) -> int:
+        """So many turns of the Watch, as long as a client waits; returns how many it took."""
+        taken = 0
+        while taken < turns and FD in self.watch.listening and self.listener.waiting:
+            self.watch.listening[FD]()
+            taken += 1
+        self.watch.run_calls()
+        return taken
+
+    def leave(self) -> None:
+        """The client served longest goes."""
+        self.tickets.popleft().give_back()
+        self.watch.run_calls()
+
+    def close(self) -> None:
+        self.acceptor.stop()
+        self.watch.release_lingering()
+        for peer in self.listener.peers:
+            peer.close()
+
+
+Build = Callable[..., House]
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    houses: list[House] = []
+
+    def build(limit: int = 1000, **settings: Any) -> House:
+        houses.append(House(limit, **settings))
+        return houses[-1]
+
+    yield build
+    for house in houses:
+        house.close()
+
+
+@pytest.fixture
+def house(build: Build) -> House:
+    house = build()
+    house.acceptor.start()
+    return house
+
+
+# The table
+
+
+def test_verdicts_no_errno_has_two() -> None:
+    for one, other in itertools.combinations(VERDICTS.values(), 2):
+        assert not one & other
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict"),
+    [
+        (errno.EAGAIN, Verdict.EMPTY),
+        (errno.ECONNABORTED, Verdict.GO_ON),
+        (errno.EPROTO, Verdict.GO_ON),
+        (errno.EHOSTUNREACH, Verdict.GO_ON),
+        (errno.EMFILE, Verdict.PAUSE),
+        (errno.ENOMEM, Verdict.PAUSE),
+        (errno.EBADF, Verdict.FAIL),
+        (errno.EINVAL, Verdict.FAIL),
+        (0, Verdict.FAIL),
+    ],
+)
+def test_judge_knows_the_number(number: int, verdict: Verdict) -> None:
+    assert judge(OSError(number, os.strerror(number))) is verdict
+
+
+def test_judge_error_without_a_number_fails() -> None:
+    assert judge(OSError("made up")) is Verdict.FAIL
+
+
+# The loop
+
+
+def test_acceptor_admits_in_order_with_a_ticket_each(house: House) -> None:
+    house.listener.arrive(1, 2, 3)
+    house.poll(3)
+    assert house.served == [1, 2, 3]
+    assert house.gate.taken == 3
+
+
+def test_acceptor_lone_clients_cost_one_accept_and_hardly_a_look(house: House) -> None:
+    for client in range(80):
+        house.listener.arrive(client)
+        assert house.poll(10) == 1
+    assert house.listener.accepts == 80
+    assert house.listener.looks == 80 // (UNLOOKED + 1)
+
+
+def test_acceptor_crowd_is_taken_in_large_bites_without_a_vain_accept(house: House) -> None:
+    house.listener.arrive(*range(500))
+    turns = house.poll(1000)
+    assert house.served == list(range(500))
+    assert house.listener.accepts == 500
+    assert turns <= UNLOOKED + 500 // AT_ONCE + 1
+
+
+def test_acceptor_crowd_does_not_keep_the_watch_for_itself(house: House) -> None:
+    house.listener.arrive(*range(1000))
+    house.poll(UNLOOKED)
+    before = len(house.served)
+    house.poll(1)
+    assert len(house.served) - before == AT_ONCE
+
+
+def test_acceptor_crowd_where_the_kernel_does_not_tell_is_taken_in_large_bites(house: House) -> None:
+    house.listener.tells = False
+    house.listener.arrive(*range(500))
+    assert house.poll(1000) <= UNLOOKED + 500 // AT_ONCE + 1
+    assert house.served == list(range(500))
+
+
+def test_acceptor_vain_readiness_gives_the_ticket_back(house: House) -> None:
+    for _ in range(20):
+        house.watch.listening[FD]()
+    assert house.gate.taken == 0
+    assert house.acceptor.state is State.OPEN
+
+
+def test_acceptor_at_once_one_takes_one_a_turn(build: Build) -> None:
+    house = build(at_once=1)
+    house.acceptor.start()
+    house.listener.arrive(*range(20))
+    assert house.poll(100) == 20
+
+
+def test_acceptor_stopped_by_a_handler_takes_nobody_more(house: House) -> None:
+    house.listener.arrive(*range(200))
+    house.poll(UNLOOKED)
+    house.on_admit = house.acceptor.stop
+    house.poll(10)
+    assert len(house.served) == UNLOOKED + 1
+    assert house.acceptor.is_stopped
+
+
+def test_acceptor_interrupted_accept_gives_the_ticket_back(house: House) -> None:
+    house.listener.arrive(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        house.poll()
+    assert house.gate.taken == 0
+
+
+# The limit
+
+
+def test_acceptor_full_leaves_the_next_in_the_backlog(build: Build) -> None:
+    house = build(limit=2)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3, 4)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert FD not in house.watch.listening
+    assert house.acceptor.state is State.FULL
+    assert list(house.listener.waiting) == [3, 4]
+
+
+def test_acceptor_full_takes_one_for_each_that_leaves(build: Build) -> None:
+    house = build(limit=2)
+    house.acceptor.start()
+    house.listener.arrive(*range(6))
+    house.poll(10)
+    for served in (3, 4, 5, 6):
+        house.leave()
+        assert len(house.served) == served
+        assert house.gate.taken == 2
+    house.leave()
+    assert house.acceptor.state is State.OPEN
+    assert house.listener.accepts == 6  # with nobody left, the poll set waits, no accept in vain
+    house.listener.arrive(6)
+    house.poll()
+    assert house.served[-1] == 6
+
+
+def test_acceptor_ticket_given_back_in_the_same_moment_is_not_missed(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    house.poll(1)
+    real = house.gate.when_free
+
+    def late(callback: Callable[[], None]) -> None:
+        house.tickets.popleft().give_back()
+        real(callback)
+
+    house.gate.when_free = late  # type: ignore[method-assign]
+    house.poll(10)
+    assert house.served == [1, 2]
+
+
+def test_acceptor_two_listeners_share_one_gate(build: Build) -> None:
+    one, two = build(limit=1), build(limit=1)
+    two.acceptor._gate, two.acceptor._take = one.gate, one.gate.take
+    one.acceptor.start()
+    two.acceptor.start()
+    one.listener.arrive(1)
+    two.listener.arrive(2)
+    one.poll()
+    two.poll()
+    assert (one.served, two.served) == ([1], [])
+    one.leave()
+    two.watch.run_calls()
+    assert two.served == [2]
+
+
+def test_acceptor_refuse_tells_those_above_the_limit(build: Build) -> None:
+    house = build(limit=1, overflow="refuse", overflow_message=b"busy")
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3)
+    house.poll(10)
+    assert house.served == [1]
+    assert [event.peer for event in house.said if isinstance(event, ConnectionRefused)] == [2, 3]
+    assert [peer.recv(100) for peer in house.listener.peers[1:]] == [b"busy"] * 2
+    assert house.acceptor.state is State.OPEN
+
+
+def test_acceptor_reset_closes_those_above_the_limit(build: Build) -> None:
+    house = build(limit=1, overflow="reset", overflow_message=b"busy")
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    house.poll(10)
+    assert house.listener.peers[1].recv(100) == b""
+    assert house.watch.lingering == []
+
+
+# Errors
+
+
+@pytest.mark.parametrize("number", sorted(VERDICTS[Verdict.GO_ON]), ids=errno.errorcode.get)
+def test_acceptor_error_of_one_client_is_passed_over(house: House, number: int) -> None:
+    house.listener.arrive(1, OSError(number, "gone"), 2)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.gate.taken == 2
+    assert house.said == []
+
+
+def test_acceptor_error_of_one_client_without_end_is_a_pause(house: House) -> None:
+    house.listener.arrive(1)
+    house.listener.sticky = PermissionError(errno.EPERM, "forbidden by a filter, and left in the backlog")
+    assert house.poll(1000) <= ODD_IN_A_ROW
+    assert house.listener.accepts == ODD_IN_A_ROW
+    assert house.acceptor.state is State.PAUSED
+    house.listener.sticky = None
+    house.watch.pass_time(0.1)
+    assert house.served == [1]
+
+
+@pytest.mark.parametrize("number", sorted(VERDICTS[Verdict.PAUSE]), ids=errno.errorcode.get)
+def test_acceptor_without_room_pauses_and_goes_on(house: House, number: int) -> None:
+    error = OSError(number, "full")
+    house.listener.arrive(1)
+    house.listener.sticky = error
+    house.poll(10)
+    assert house.listener.accepts == 1
+    assert FD not in house.watch.listening
+    assert house.gate.taken == 0
+    house.watch.pass_time(3.0)
+    tries = house.listener.accepts
+    assert 25 <= tries <= 31
+    house.listener.sticky = None
+    house.watch.pass_time(0.125)
+    assert house.served == [1]
+    assert house.acceptor.state is State.OPEN
+    house.watch.pass_time(1.0)
+    paused = [event for event in house.said if isinstance(event, AcceptPaused)]
+    assert [event.error for event in paused] == [error] * len(paused)
+    assert 3 <= len(paused) <= 4
+    assert isinstance(house.said[-1], AcceptResumed)
+
+
+def test_acceptor_room_is_noticed_although_the_clients_have_left(house: House) -> None:
+    house.listener.arrive(1)
+    house.listener.sticky = OSError(errno.EMFILE, "full")
+    house.poll()
+    house.listener.waiting.clear()
+    house.listener.sticky = None
+    house.watch.pass_time(1.5)
+    assert isinstance(house.said[-1], AcceptResumed)
+    assert FD in house.watch.listening
+
+
+@pytest.mark.parametrize(("overflow", "closed"), [("wait", 0), ("refuse", 2), ("reset", 2)])
+def test_acceptor_without_descriptors_closes_clients_only_where_they_do_not_wait(
+    build: Build, overflow: str, closed: int
+) -> None:
+    house = build(overflow=overflow)
+    house.acceptor.start()
+    house.listener.arrive(OSError(errno.EMFILE, "full"), 1, 2)
+    house.poll(1)
+    assert len(house.listener.waiting) == 2 - closed
+    assert [event.peer for event in house.said if isinstance(event, ConnectionRefused)] == [1, 2][:closed]
+    assert house.acceptor.state is State.PAUSED
+
+
+def test_acceptor_useless_listener_is_dropped_and_handed_on(house: House) -> None:
+    error = OSError(errno.EBADF, "closed by somebody")
+    house.listener.arrive(error)
+    house.poll()
+    assert house.failures == [error]
+    assert house.said == [AcceptFailed(error)]
+    assert house.acceptor.is_stopped
+    assert house.watch.listening == {}
+    assert house.gate.taken == 0
+
+
+def test_acceptor_listener_that_cannot_tell_its_backlog_any_more_is_judged_by_accept(house: House) -> None:
+    def closed() -> int:
+        raise OSError(errno.EBADF, "closed by somebody")
+
+    house.listener.backlog_length = closed  # type: ignore[method-assign]
+    house.listener.sticky = OSError(errno.EBADF, "closed by somebody")
+    house.acceptor._unlooked = 0
+    house.watch.listening[FD]()
+    assert house.failures == [house.listener.sticky]
+
+
+# The operator's verbs
+
+
+def test_acceptor_suspended_leaves_clients_in_the_backlog_until_resumed(house: House) -> None:
+    house.acceptor.suspend()
+    house.acceptor.suspend()
+    house.listener.arrive(1)
+    house.poll()
+    assert house.served == []
+    house.acceptor.resume()
+    house.acceptor.resume()
+    house.poll()
+    assert house.served == [1]
+
+
+def test_acceptor_suspended_while_full_stays_suspended_when_a_ticket_comes_free(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    house.poll(10)
+    house.acceptor.suspend()
+    house.leave()
+    assert house.acceptor.state is State.SUSPENDED
+    house.acceptor.resume()
+    house.poll(10)
+    assert house.served == [1, 2]
+
+
+def test_acceptor_suspended_while_full_asks_the_gate_only_once(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    for _ in range(5):
+        house.poll(10)
+        house.acceptor.suspend()
+        house.acceptor.resume()
+    assert len(house.gate._waiters) == 1
+
+
+def test_acceptor_suspended_while_paused_stays_suspended(house: House) -> None:
+    house.listener.arrive(OSError(errno.EMFILE, "full"), 1)
+    house.poll()
+    house.acceptor.suspend()
+    house.watch.pass_time(1.0)
+    assert house.served == []
+    house.acceptor.resume()
+    house.poll()
+    assert house.served == [1]
+
+
+def test_acceptor_started_twice_is_our_mistake(house: House) -> None:
+    with pytest.raises(InternalError, match="from OPEN to OPEN"):
+        house.acceptor.start()
+
+
+def test_acceptor_stopped_twice_and_before_the_start_is_quiet(build: Build) -> None:
+    house = build()
+    house.acceptor.stop()
+    house.acceptor.stop()
+    house.acceptor.suspend()
+    house.acceptor.resume()
+    assert house.acceptor.is_stopped
+
+
+# The backlog at the end
+
+
+def finish(house: House) -> list[int]:
+    """Finish the backlog; the list gets, at the call of `done`, how many were served by then."""
+    done: list[int] = []
+    house.acceptor.finish_backlog(lambda: done.append(len(house.served)))
+    return done
+
+
+def test_finish_takes_the_whole_backlog_then_stops(house: House) -> None:
+    house.listener.arrive(*range(200))
+    done = finish(house)
+    assert done == []
+    house.watch.run_calls()
+    assert done == [200]
+    assert house.acceptor.is_stopped
+
+
+def test_finish_without_clients_is_done_at_once(house: House) -> None:
+    assert finish(house) == [0]
+
+
+def test_finish_leaves_those_who_come_later(house: House) -> None:
+    house.listener.arrive(*range(10))
+    house.on_admit = lambda: house.listener.arrive(99)
+    done = finish(house)
+    house.watch.run_calls()
+    assert done == [10]
+
+
+def test_finish_where_the_kernel_does_not_tell_takes_at_most_a_backlog(house: House) -> None:
+    house.listener.tells = False
+    house.listener.arrive(1)
+    house.on_admit = lambda: house.listener.arrive(99)
+    done = finish(house)
+    house.watch.run_calls()
+    assert done == [house.listener.backlog]
+
+
+def test_finish_that_others_were_faster_at_is_done(house: House) -> None:
+    house.listener.arrive(1, 2, 3)
+    house.on_admit = house.listener.waiting.clear
+    assert finish(house) == [1]
+
+
+def test_finish_goes_through_the_gate(build: Build) -> None:
+    house = build(limit=2)
+    house.acceptor.start()
+    house.listener.arrive(*range(5))
+    done = finish(house)
+    for served in (2, 3, 4):
+        assert len(house.served) == served
+        assert not done
+        house.leave()
+    assert done == [5]
+
+
+def test_finish_when_already_full_waits_for_a_ticket(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    house.poll(10)
+    done = finish(house)
+    assert not done
+    house.leave()
+    assert done == [2]
+
+
+def test_finish_survives_a_pause(house: House) -> None:
+    house.listener.arrive(1, OSError(errno.EMFILE, "full"), 2)
+    done = finish(house)
+    assert house.served == [1]
+    house.watch.pass_time(0.1)
+    house.watch.run_calls()
+    assert done == [2]
+
+
+@pytest.mark.parametrize("before", ["start", "suspend"])
+def test_finish_serves_those_who_waited_while_nobody_was_accepted(build: Build, before: str) -> None:
+    house = build()
+    if before == "suspend":
+        house.acceptor.start()
+        house.acceptor.suspend()
+    house.listener.arrive(1)
+    assert finish(house) == [1]
+
+
+def test_finish_cut_short_by_stop_is_done_once(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    done = finish(house)
+    house.acceptor.stop()
+    house.leave()
+    assert done == [1]
+
+
+def test_finish_twice_tells_both(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    one, two = finish(house), finish(house)
+    house.leave()
+    assert (one, two) == ([2], [2])
+    assert finish(house) == [2]
+
+
+def test_finish_is_not_undone_by_suspend_and_resume(build: Build) -> None:
+    house = build(limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    done = finish(house)
+    house.acceptor.suspend()
+    house.acceptor.resume()
+    house.leave()
+    assert done == [2]
+
+
+def test_finish_of_a_useless_listener_is_done_and_failed(house: House) -> None:
+    house.listener.arrive(OSError(errno.EBADF, "closed"), 1)
+    assert finish(house) == [0]
+    assert len(house.failures) == 1
+
+
+def test_finish_of_a_closed_listener_is_done_and_failed(house: House) -> None:
+    error = OSError(errno.EBADF, "closed by somebody")
+
+    def closed() -> int:
+        raise error
+
+    house.listener.backlog_length = closed  # type: ignore[method-assign]
+    house.listener.sticky = error
+    assert finish(house) == [0]
+    assert house.failures == [error]

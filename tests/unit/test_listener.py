@@ -1,0 +1,399 @@
+"""Listeners: made, inherited, all or none; what accepted sockets inherit; what the operator is told."""
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage.config import ListenerSettings, parse_address
+from moorage.errors import BindError
+from moorage.config import plain_address
+from moorage.listener import Listener, _bind_error, _unix_error, describe, open_listeners
+from moorage.unix_path import UnixPath
+
+Open = Callable[..., list[Listener]]
+NOWHERE = "203.0.113.1"  # RFC 5737: documentation, nobody's
+
+
+@pytest.fixture
+def opening() -> Iterator[Open]:
+    opened: list[Listener] = []
+
+    def opening(*binds: str, **settings: Any) -> list[Listener]:
+        listeners = open_listeners([ListenerSettings(bind=bind, **settings) for bind in binds])
+        opened.extend(listeners)
+        return listeners
+
+    yield opening
+    for listener in opened:
+        listener.close()
+
+
+def connect(listener: Listener) -> socket.socket:
+    client = socket.socket(listener.family)
+    client.settimeout(10)
+    client.connect(listener.address)
+    return client
+
+
+def fake_names(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Whatever name is asked for, it has these addresses."""
+
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (one, port, 0, 0))
+            if ":" in one
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port))
+            for one in addresses
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+# TCP
+
+
+@pytest.mark.parametrize(("bind", "family"), [("127.0.0.1:0", socket.AF_INET), ("[::1]:0", socket.AF_INET6)])
+def test_listener_accepts_a_blocking_socket_with_its_peer(opening: Open, bind: str, family: int) -> None:
+    [listener] = opening(bind)
+    assert listener.family == family
+    assert listener.address[1] > 0
+    with connect(listener) as client:
+        sock, addr = listener.accept()
+        assert addr == client.getsockname()
+        assert sock.gettimeout() is None
+        assert os.get_blocking(sock.fileno())
+        assert not os.get_inheritable(sock.fileno())
+        assert (sock.family, sock.type, sock.proto) == (family, socket.SOCK_STREAM, 0)
+        client.sendall(b"x")
+        assert sock.recv(10) == b"x"
+        sock.close()
+
+
+def test_listener_does_not_block_and_is_not_passed_on(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    assert not os.get_inheritable(listener.fileno())
+    assert listener.socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert not listener.socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+def test_listener_options_are_inherited_by_accepted_sockets(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0", keepalive=(61, 16, 5), user_timeout=121.5)
+    with connect(listener):
+        sock, _ = listener.accept()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        for option, value in (
+            (socket.TCP_NODELAY, 1),
+            (socket.TCP_KEEPIDLE, 61),
+            (socket.TCP_KEEPINTVL, 16),
+            (socket.TCP_KEEPCNT, 5),
+            (socket.TCP_USER_TIMEOUT, 121500),
+        ):
+            assert sock.getsockopt(socket.IPPROTO_TCP, option) == value
+        sock.close()
+
+
+def test_listener_options_off_are_inherited_too(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0", nodelay=False, keepalive=None, user_timeout=None)
+    with connect(listener):
+        sock, _ = listener.accept()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        sock.close()
+
+
+def test_listener_rebinds_at_once_after_serving(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    with connect(listener):
+        sock, _ = listener.accept()
+        sock.close()  # the server closes first: its side is the one in TIME_WAIT
+        listener.close()
+        [again] = opening(f"127.0.0.1:{listener.address[1]}")
+        assert again.address == listener.address
+
+
+def test_listener_tells_how_many_wait_and_may(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0", backlog=5)
+    assert (listener.backlog, listener.backlog_length()) == (5, 0)
+    clients = [connect(listener) for _ in range(3)]
+    assert listener.backlog_length() == 3
+    listener.accept()[0].close()
+    assert listener.backlog_length() == 2
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_listener_backlog_is_clipped_by_the_kernel(opening: Open, family: str, tmp_path: Path) -> None:
+    bind = "127.0.0.1:0" if family == "tcp" else f"unix:{tmp_path}/a.sock"
+    [listener] = opening(bind, backlog=1_000_000)
+    assert listener.backlog == int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def test_listener_no_longer_listening_does_not_tell_its_backlog(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    listener.socket.shutdown(socket.SHUT_RDWR)
+    assert listener.backlog_length() is None
+    with pytest.raises(OSError, match="Invalid argument"):
+        listener.accept()
+
+
+def test_listener_closed_twice_is_quiet(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    listener.close()
+    listener.close()
+    assert listener.fileno() == -1
+    with pytest.raises(OSError, match="Bad file"):
+        listener.accept()
+
+
+# Names and dual stack
+
+
+def test_name_gives_a_listener_for_each_address_on_one_port(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_names(monkeypatch, "::1", "127.0.0.1", "127.0.0.1", "127.0.0.2")
+    listeners = opening("somewhere:0")
+    port = listeners[0].address[1]
+    assert [listener.address[:2] for listener in listeners] == [("127.0.0.1", port), ("127.0.0.2", port), ("::1", port)]
+
+
+def test_name_whose_second_address_has_the_port_taken_tries_another(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_names(monkeypatch, "127.0.0.1", "127.0.0.2")
+    real = socket.socket.bind
+    taken: list[Any] = []
+
+    def bind(sock: socket.socket, address: Any, /) -> None:
+        if address[0] == "127.0.0.2" and len(taken) < 3:
+            taken.append(address)
+            raise OSError(errno.EADDRINUSE, "in use")
+        real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    listeners = opening("somewhere:0")
+    assert len(taken) == 3
+    assert listeners[0].address[1] == listeners[1].address[1]
+
+
+def test_name_addresses_that_this_host_lacks_are_passed_over(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_names(monkeypatch, NOWHERE, "127.0.0.1")
+    assert [listener.address[0] for listener in opening("somewhere:0")] == ["127.0.0.1"]
+
+
+def test_address_that_this_host_lacks_is_one_sentence(opening: Open) -> None:
+    with pytest.raises(BindError, match=rf"cannot listen on {NOWHERE}:0: this host has no such address; 0\.0\.0\.0"):
+        opening(f"{NOWHERE}:0")
+
+
+def test_name_that_is_not_found_is_one_sentence(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(BindError, match=r"the name 'nowhere' is not found \(Name or service not known\)"):
+        opening("nowhere:0")
+
+
+def test_v6_listener_leaves_v4_to_others(opening: Open) -> None:
+    [v6] = opening("[::]:0")
+    [v4] = opening(f"0.0.0.0:{v6.address[1]}")
+    assert v4.address[1] == v6.address[1]
+
+
+def test_dual_stack_listener_shows_v4_peers_as_v4(opening: Open) -> None:
+    [listener] = opening("[::]:0", v6only=False)
+    with socket.create_connection(("127.0.0.1", listener.address[1]), timeout=10) as client:
+        sock, addr = listener.accept()
+        assert addr == client.getsockname()
+        assert plain_address(sock.getsockname()) == client.getpeername()
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        (("::ffff:192.0.2.1", 80, 0, 0), ("192.0.2.1", 80)),
+        (("::1", 80, 0, 0), ("::1", 80, 0, 0)),
+        (("::ffff:0:1", 80, 0, 0), ("::ffff:0:1", 80, 0, 0)),
+        (("192.0.2.1", 80), ("192.0.2.1", 80)),
+        ("/run/a.sock", "/run/a.sock"),
+        ("", ""),
+    ],
+)
+def test_plain_address_unmaps_only_mapped_v4(address: Any, plain: Any) -> None:
+    assert plain_address(address) == plain
+
+
+# Unix sockets
+
+
+def test_unix_listener_serves_and_removes_its_path(opening: Open, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    [listener] = opening(f"unix:{path}", unix_mode=0o660)
+    assert (listener.address, str(listener), listener.backlog_length()) == (str(path), f"unix:{path}", None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    with connect(listener) as client:
+        sock, _ = listener.accept()
+        client.sendall(b"x")
+        assert sock.recv(10) == b"x"
+        sock.close()
+    listener.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_abstract_unix_listener_serves(opening: Open) -> None:
+    [listener] = opening(f"unix:@moorage-{os.getpid()}")
+    assert str(listener) == f"unix:@moorage-{os.getpid()}"
+    with connect(listener):
+        listener.accept()[0].close()
+    with pytest.raises(BindError, match=rf"in use by .*\(pid {os.getpid()}\)"):
+        opening(f"unix:@moorage-{os.getpid()}")
+
+
+def test_unix_listener_in_a_missing_directory_is_one_sentence(opening: Open, tmp_path: Path) -> None:
+    with pytest.raises(BindError, match=f"there is no directory {tmp_path}/none; make it"):
+        opening(f"unix:{tmp_path}/none/a.sock")
+
+
+def test_unix_listener_in_a_forbidden_directory_is_one_sentence() -> None:
+    error = _unix_error(parse_address("unix:/x/a"), UnixPath("/x/a", 0o600), PermissionError(errno.EACCES, "no"))
+    assert str(error) == "cannot listen on unix:/x/a: this user may not write in /x; choose a directory of its own"
+    assert error.errno == errno.EACCES
+
+
+# Inherited ones
+
+
+def test_inherited_listener_is_used_as_it_is(opening: Open) -> None:
+    given = socket.create_server(("127.0.0.1", 0), backlog=7)
+    address = given.getsockname()
+    fd = given.detach()
+    os.set_inheritable(fd, True)
+    [listener] = opening(f"fd://{fd}")
+    assert (listener.fileno(), listener.address, listener.backlog) == (fd, address, 7)
+    assert not os.get_inheritable(fd)
+    with connect(listener):
+        sock, _ = listener.accept()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        sock.close()
+
+
+def test_inherited_dual_stack_listener_is_noticed(opening: Open) -> None:
+    given = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    [listener] = opening(f"fd://{given.detach()}")
+    with socket.create_connection(("127.0.0.1", listener.address[1]), timeout=10) as client:
+        sock, addr = listener.accept()
+        assert addr == client.getsockname()
+        sock.close()
+
+
+def test_inherited_unix_listener_keeps_its_path(opening: Open, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(path))
+        given.listen()
+        fd = given.detach()
+    [listener] = opening(f"fd://{fd}")
+    listener.close()
+    assert path.is_socket()
+
+
+@pytest.mark.parametrize("what", ["closed", "file", "unbound", "connected", "datagram"])
+def test_inherited_descriptor_that_is_no_listener_is_one_sentence_and_stays(opening: Open, what: str) -> None:
+    flaw = {
+        "closed": "is not open",
+        "file": "is no socket",
+        "unbound": "does not listen",
+        "connected": "does not listen",
+        "datagram": "is no stream socket",
+    }[what]
+    one, other = socket.socketpair()
+    with one, other, socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        file = os.open(os.devnull, os.O_RDONLY)
+        fd = {"file": file, "unbound": unbound.fileno(), "connected": one.fileno(), "datagram": datagram.fileno()}
+        with pytest.raises(BindError, match=flaw):
+            opening(f"fd://{fd.get(what, 99999)}")
+        os.close(file)
+        os.fstat(unbound.fileno())
+
+
+def test_inherited_descriptor_named_twice_is_one_sentence(opening: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        with pytest.raises(BindError, match="twice"):
+            opening(f"fd://{given.fileno()}", f"fd://0{given.fileno()}")
+        os.fstat(given.fileno())
+
+
+# All or none, and what the operator is told
+
+
+def test_port_in_use_names_the_port_and_the_process(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    bind = f"127.0.0.1:{listener.address[1]}"
+    with pytest.raises(
+        BindError, match=rf"^cannot listen on {bind}: it is in use by .* \(pid {os.getpid()}\)"
+    ) as raised:
+        opening(bind)
+    assert raised.value.errno == errno.EADDRINUSE
+
+
+def test_port_without_permission_says_the_ways_out() -> None:
+    error = _bind_error(parse_address("0.0.0.0:80"), 80, PermissionError(errno.EACCES, "Permission denied"))
+    assert str(error).startswith(
+        "cannot listen on 0.0.0.0:80: the system does not let this user have port 80; take one"
+    )
+    assert "CAP_NET_BIND_SERVICE" in str(error)
+
+
+def test_unknown_failure_keeps_the_system_s_words() -> None:
+    error = _bind_error(parse_address("0.0.0.0:80"), 80, OSError(errno.ENOBUFS, "No buffer space available"))
+    assert str(error) == "cannot listen on 0.0.0.0:80: No buffer space available; choose another address with `bind`"
+
+
+def test_listeners_are_opened_all_or_none(opening: Open, tmp_path: Path) -> None:
+    [taken] = opening("127.0.0.1:0")
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(BindError):
+        opening("127.0.0.1:0", f"unix:{tmp_path}/a.sock", f"127.0.0.1:{taken.address[1]}")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "text"),
+    [
+        (socket.AF_INET, ("192.0.2.1", 80), "192.0.2.1:80"),
+        (socket.AF_INET6, ("::1", 80, 0, 0), "[::1]:80"),
+        (socket.AF_UNIX, "/run/a.sock", "unix:/run/a.sock"),
+        (socket.AF_UNIX, b"\0name", "unix:@name"),
+    ],
+)
+def test_describe_writes_an_address_as_bind_does(family: int, address: Any, text: str) -> None:
+    assert describe(family, address) == text
+
+
+def test_listener_accept_that_cannot_make_a_socket_closes_the_descriptor(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [listener] = opening("127.0.0.1:0")
+    listener._kind = ("no family", 0, 0)  # type: ignore[assignment]
+    with connect(listener) as client:
+        with pytest.raises(TypeError):
+            listener.accept()
+        assert client.recv(1) == b""
+
+
+def test_user_timeout_is_in_milliseconds_and_never_zero(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0", user_timeout=0.0001)
+    raw = listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4)
+    assert struct.unpack("I", raw) == (1,)

@@ -1,0 +1,220 @@
+"""Unix paths: whose they are, and who may take them."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from moorage import unix_path
+from moorage.errors import BindError
+from moorage.unix_path import UnixPath
+
+
+class SpySocket(socket.socket):
+    """Remembers what its path looked like when it began to listen."""
+
+    mode_at_listen = 0
+
+    def listen(self, backlog: int = 128, /) -> None:
+        self.mode_at_listen = stat.S_IMODE(os.stat(self.getsockname()).st_mode)
+        super().listen(backlog)
+
+
+@pytest.fixture
+def sock() -> Iterator[SpySocket]:
+    with SpySocket(socket.AF_UNIX) as sock:
+        yield sock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.sock"
+
+
+def listen(path: Path | str, sock: socket.socket, mode: int = 0o600) -> UnixPath:
+    name = UnixPath(str(path), mode)
+    name.listen(sock, 64)
+    return name
+
+
+def die_on(path: Path) -> None:
+    """Leave the file of a server that crashed."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+
+
+def test_path_is_made_with_its_mode_whatever_the_umask(path: Path, sock: SpySocket) -> None:
+    old = os.umask(0o077)
+    try:
+        listen(path, sock, 0o660)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_path_has_its_mode_before_anyone_can_connect(path: Path, sock: SpySocket) -> None:
+    old = os.umask(0)
+    try:
+        listen(path, sock, 0o600)
+    finally:
+        os.umask(old)
+    assert sock.mode_at_listen == 0o600
+
+
+def test_path_of_a_dead_server_is_replaced(path: Path, sock: SpySocket) -> None:
+    die_on(path)
+    listen(path, sock)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_path_of_a_live_server_is_never_taken(path: Path, sock: SpySocket) -> None:
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(path))
+        live.listen()
+        with pytest.raises(BindError, match=rf"in use by .*\(pid {os.getpid()}\)"):
+            listen(path, sock)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_path_of_a_live_server_with_a_full_backlog_is_never_taken(path: Path, sock: SpySocket) -> None:
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(path))
+        live.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(path))
+            with pytest.raises(BindError, match="in use"):
+                listen(path, sock)
+    assert path.is_socket()
+
+
+def test_path_of_a_socket_of_another_kind_is_never_taken(path: Path, sock: SpySocket) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as live:
+        live.bind(str(path))
+        with pytest.raises(BindError, match="in use by another process"):
+            listen(path, sock)
+    assert path.is_socket()
+
+
+@pytest.mark.parametrize("what", ["file", "directory", "link"])
+def test_path_that_is_no_socket_is_left_alone(path: Path, sock: SpySocket, what: str) -> None:
+    if what == "file":
+        path.write_text("dear diary")
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(BindError, match="no socket"):
+        listen(path, sock)
+    assert os.path.lexists(path)
+
+
+def test_path_is_removed_and_no_lock_is_left(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.sock"]
+    name.remove()
+    name.remove()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_path_that_somebody_else_made_meanwhile_is_not_removed(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock)
+    path.rename(path.with_name("moved.sock"))  # so that its inode is not given out again
+    die_on(path)
+    name.remove()
+    assert path.is_socket()
+
+
+def test_path_is_removed_only_by_the_process_that_made_it(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock)
+    pid = os.fork()
+    if pid == 0:
+        name.remove()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert path.is_socket()
+
+
+def test_path_is_found_again_after_a_change_of_directory(
+    path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    name = listen("a.sock", sock)
+    monkeypatch.chdir("/")
+    name.remove()
+    assert not path.exists()
+
+
+def test_path_in_a_directory_that_is_gone_is_removed_quietly(tmp_path: Path, sock: SpySocket) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    name = listen(folder / "a.sock", sock)
+    (folder / "a.sock").unlink()
+    folder.rmdir()
+    name.remove()
+
+
+def test_path_whose_listen_fails_is_not_left_behind(path: Path) -> None:
+    class Refusing(socket.socket):
+        def listen(self, backlog: int = 128, /) -> None:
+            raise OSError(errno.ENOMEM, "no memory")
+
+    with Refusing(socket.AF_UNIX) as sock, pytest.raises(OSError, match="no memory"):
+        listen(path, sock)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_path_locked_for_long_is_one_sentence(path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix_path, "LOCK_SECONDS", 0.02)
+    lock = path.with_name("a.sock.lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BindError, match=r"a\.sock\.lock"):
+            listen(path, sock)
+    listen(path, sock)
+    assert not lock.exists()
+
+
+def test_path_that_many_want_at_once_goes_to_one(path: Path) -> None:
+    die_on(path)
+    sockets = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    start = threading.Barrier(len(sockets))
+    winners: list[socket.socket] = []
+
+    def want(sock: socket.socket) -> None:
+        start.wait(10)
+        with suppress(BindError):
+            listen(path, sock)
+            winners.append(sock)
+
+    threads = [threading.Thread(target=want, args=(sock,)) for sock in sockets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(winners) == 1
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        winners[0].accept()[0].close()
+    for sock in sockets:
+        sock.close()
+
+
+def test_abstract_name_needs_no_file(sock: SpySocket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as plain:
+        name = listen(f"@moorage-test-{os.getpid()}", plain)
+        assert plain.getsockname() == f"\0moorage-test-{os.getpid()}".encode()
+        assert name.occupant() is not None
+        name.remove()
+    assert list(tmp_path.iterdir()) == []
