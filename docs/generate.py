@@ -149,7 +149,11 @@ def signals_page() -> str:
 def events_page() -> str:
     """One line for each event."""
     rows = [
-        (f"`{event.__name__}`", _first_sentence(event), ", ".join(f"`{field.name}`" for field in fields(event)) or "none")
+        (
+            f"`{event.__name__}`",
+            _first_sentence(event),
+            ", ".join(f"`{field.name}`" for field in fields(event)) or "none",
+        )
         for event in EVENT_TYPES
     ]
     return _page([_title("Events"), EVENTS_INTRO, _table(("event", "what happened", "fields"), rows)])

@@ -14,10 +14,10 @@ from moorage import StreamRequestHandler, serve
 class Answer(StreamRequestHandler):
     def handle(self):
         for line in self.rfile:
-            self.wfile.write(b"answer to " + line)
             if self.request.draining:
-                self.wfile.write(b"closing, please reconnect\n")
+                self.wfile.write(b"answer to " + line + b"closing, please reconnect\n")
                 return
+            self.wfile.write(b"answer to " + line)
 
     def handle_shutdown(self):
         print("draining", flush=True)  # called once for each connection, when a drain begins

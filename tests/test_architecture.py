@@ -20,7 +20,18 @@ GROUND = ["errors", "deadline", "timers", "events", "config"]
 ORDER = [
     *GROUND,
     *["transport", "admission", "watch"],
-    *["occupant", "unix_path", "listener", "refusal", "shortage", "acceptor", "connection", "reception", "handler"],
+    *[
+        "occupant",
+        "unix_path",
+        "listener",
+        "refusal",
+        "shortage",
+        "acceptor",
+        "home",
+        "connection",
+        "reception",
+        "handler",
+    ],
     *["drain", "runners", "observe", "server"],
     *["services", "socketserver", "processes", "cli", "__main__", "__init__"],
 ]
@@ -35,7 +46,8 @@ CORRIDOR = {
     "refusal": GROUND,
     "shortage": GROUND,
     "acceptor": [*GROUND, "refusal", "shortage"],
-    "connection": [*GROUND, "transport"],
+    "home": GROUND,
+    "connection": [*GROUND, "transport", "home"],
     "reception": GROUND,
     "handler": GROUND,
     "drain": GROUND,
@@ -50,6 +62,8 @@ WITHOUT_UNIT_TEST = {
     "__main__.py": "one call; the tests of the command line run it",
     "config/version.py": "one constant, read by the build",
 }
+#: files whose introduction may be one sentence
+BRIEF = {"__init__.py", "__main__.py", "version.py"}
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "base_utils"}
 #: the words of unfinished work, not written out, so that this file does not find itself
 UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
@@ -94,6 +108,16 @@ def calls(tree: ast.Module) -> Iterator[str]:
     return (ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
+def is_tested(path: Path) -> bool:
+    """Whether a source file has to have a unit test: not when it holds names or Protocols only."""
+    body = ast.parse(path.read_text()).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    contracts = [node for node in classes if "Protocol" in map(ast.unparse, node.bases)]
+    if classes and len(contracts) == len(classes) and not any(isinstance(node, ast.FunctionDef) for node in body):
+        return False  # the type checker holds everybody to them
+    return name_of(path) not in WITHOUT_UNIT_TEST and path.name != "__init__.py"
+
+
 def every(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=name_of)
 
@@ -136,7 +160,7 @@ def test_functions_are_short(path: Path) -> None:
 def test_module_introduces_itself(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert text, "say what this file is for"
-    if name_of(path) not in WITHOUT_UNIT_TEST and path.name != "__init__.py":
+    if path.name not in BRIEF:
         assert re.search(r"^Owns\s", text, re.MULTILINE), "say what this file owns"
         assert re.search(r"^Promises\s", text, re.MULTILINE), "say what this file promises"
 
@@ -147,7 +171,7 @@ def test_module_introduction_is_short(path: Path) -> None:
     assert len(prose.splitlines()) <= LONGEST_DOCSTRING
 
 
-@every([path for path in SOURCES if name_of(path) not in WITHOUT_UNIT_TEST and path.name != "__init__.py"])
+@every([path for path in SOURCES if is_tested(path)])
 def test_source_has_its_unit_test(path: Path) -> None:
     mirrored = UNIT / path.relative_to(SRC).with_name(f"test_{path.name}")
     assert mirrored.is_file(), f"{mirrored.relative_to(ROOT)} is missing"
@@ -230,6 +254,16 @@ def test_order_names_no_room_that_is_gone() -> None:
 def test_architecture_page_names_every_file() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
     assert sorted({path.name for path in SOURCES if path.name not in page}) == []
+
+
+@every(SOURCES)
+def test_architecture_page_lists_every_lock(path: Path) -> None:
+    """Who adds a lock says what it guards, and where it stands in the order of locks."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    made = re.compile(r"^(?:self\.)?(\w+) = threading\.(?:R?Lock|Condition)\(")
+    classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    locks = [(owner.name, made.match(ast.unparse(node))) for owner in classes for node in ast.walk(owner)]
+    assert [f"{owner}.{lock[1]}" for owner, lock in locks if lock and f"`{owner}.{lock[1]}`" not in page] == []
 
 
 @pytest.mark.parametrize(

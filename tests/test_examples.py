@@ -24,6 +24,8 @@ from typing import Self
 
 import pytest
 
+from moorage.socketserver.settings import SETTINGS
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 RECIPE = EXAMPLES / "from_the_recipe"
@@ -427,6 +429,23 @@ def test_page_names_only_flags_that_exist(page: Path, known_flags: set[str]) -> 
 def test_page_links_to_files_that_exist(page: Path) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^):]+)\)", page.read_text())]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_howto_tells_the_defaults_of_the_old_door() -> None:
+    page = (ROOT / "docs" / "howto" / "run-an-existing-program.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` of [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    assert {name: attribute for name, attribute, _ in rows} == {name: attr for name, (_, attr) in SETTINGS.items()}
+    for name, _, shown in rows:
+        assert shown in spellings(getattr(*SETTINGS[name])), name
+
+
+def spellings(value: object) -> set[str]:
+    """How a page may write this default."""
+    if value is None or isinstance(value, bool):
+        return {"on" if value else "off", *(["`max_connections`"] if value is None else [])}
+    if isinstance(value, tuple):
+        return {"/".join(map(str, value))}
+    return {f"{value:g}", f"{value / 1024:g} KiB"} if isinstance(value, int | float) else {str(value)}
 
 
 def test_ctrl_c_stops_an_example_with_status_0() -> None:

@@ -268,11 +268,12 @@ class Acceptor:
         self._odd = 0
         if self._shortage.is_on:
             self._shortage.over()
+        of_the_backlog = bool(self._done)  # asked before: the end may begin while `admit` runs the handler
         if ticket is not None:
             self._admit(sock, addr, ticket, self._listener)
         else:
             self._refusal.refuse(sock, addr)
-        if self._done:
+        if of_the_backlog:
             self._count_down()
         return self.state is State.OPEN  # `admit` may have suspended or stopped us
 

@@ -26,6 +26,8 @@ from .errors import OperatorError
 Action = Callable[[], int]
 
 FINE, WRONG = 0, 2
+#: what a shell makes of a program that ends by SIGINT
+INTERRUPTED = 130
 
 #: how a value is named in the help of a flag
 METAVARS = {
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action: Action = answer
     except click.exceptions.ClickException as error:
         return _say(_sentence(error))
+    except click.exceptions.Abort:  # Ctrl-C while a target is imported
+        return INTERRUPTED
     except OperatorError as error:
         return _say(str(error))
     return action()  # outside the `try`: what a program raises is its own
@@ -135,13 +139,12 @@ def _run(module: str | None, program: Sequence[str], config: str | None, **flags
 
     socketserver.install()
     socketserver.configure(_chosen(configuration))
-    from .processes.program import run_file, run_module
+    from .processes.program import find_file, find_module
+
+    found = find_file(program[0], program[1:]) if module is None else find_module(module, program)
 
     def action() -> int:
-        try:
-            run_file(program[0], program[1:]) if module is None else run_module(module, program)
-        except OperatorError as error:
-            return _say(str(error))
+        found()
         return FINE
 
     return action

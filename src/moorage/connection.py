@@ -13,7 +13,7 @@ import enum
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from .config import plain_address
 from .deadline import monotonic, soonest
@@ -172,8 +172,9 @@ class Connection(SocketLike):
 
     @property
     def is_over(self) -> bool:
-        """Whether the server has ended it, or told it so while no handler had it."""
-        return self._ended is not None or (self._told and self.state is not State.HANDLER)
+        """Whether no handler is wanted for it any more: it lingers, was ended, or told while no handler had it."""
+        has_left = self.state is State.LINGERING
+        return has_left or self._ended is not None or (self._told and self.state is not State.HANDLER)
 
     def is_own(self, error: BaseException) -> bool:
         """Whether this very exception was raised by this connection: then it is quiet."""
@@ -191,6 +192,7 @@ class Connection(SocketLike):
     def queue(self) -> None:
         """Ready for a runner."""
         self._move(State.QUEUED)
+        self._waiting_since = 0.0  # it does not wait for bytes any more
 
     def begin(self, waiter: Waiter) -> None:
         """The caller's thread holds it from now on, and waits with this waiter."""
@@ -243,9 +245,7 @@ class Connection(SocketLike):
     def _check(self, writing: bool) -> None:
         if self._ended is None or (writing and monotonic() < self._farewell_until):
             return
-        self._swallowed += 1
-        self._raised = (ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(self._ended)
-        raise self._raised
+        self._raise_end(self._ended)
 
     def _expire(self, cause: Cause) -> None:
         self.end(cause)
@@ -262,8 +262,12 @@ class Connection(SocketLike):
         if not self._told:
             self.record(Cause.PEER_CLOSED)
         elif self._buffer:  # a begun line is delivered whole or raises, never as if it were the last
-            self._raised = ConnectionEnded(Cause.DRAINED)
-            raise self._raised
+            self._raise_end(Cause.DRAINED)
+
+    def _raise_end(self, cause: Cause) -> NoReturn:
+        self._swallowed += 1
+        self._raised = (ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(cause)
+        raise self._raised
 
     # Deadlines, in the Watch's thread
 
@@ -325,7 +329,7 @@ class Connection(SocketLike):
             if not NEXT[self.state]:
                 return False
             try:
-                self._recv(1, MSG_PEEK | MSG_DONTWAIT)
+                self._sock.recv(1, MSG_PEEK | MSG_DONTWAIT)
             except OSError as error:
                 return not isinstance(error, BlockingIOError)
             return True

@@ -219,7 +219,7 @@ class Tellings:
         if self.is_due(now):
             self._cut(guests)
             return now + LOOK_EVERY
-        next_look = now + LOOK_EVERY
+        next_look = now + self._pause()
         quiet = self._quiet(now)
         for guest in guests:
             since = guest.quiet_since()
@@ -231,6 +231,10 @@ class Tellings:
             else:
                 next_look = min(next_look, moment)
         return next_look if self.deadline is None else min(next_look, self.deadline)
+
+    def _pause(self) -> float:
+        """The time between two looks; several must fall into the last part, however short the drain is."""
+        return LOOK_EVERY if self.deadline is None else min(LOOK_EVERY, LAST_PART * (self.deadline - self.begun) / 4)
 
     def _quiet(self, now: float) -> float:
         """How long a connection must have been quiet, at this moment."""

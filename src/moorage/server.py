@@ -92,16 +92,20 @@ class Server:
         #: a namespace for the application's own things, filled in `worker_start`
         self.state = SimpleNamespace()
         self.events = Events()
-        self.watch = Watch()
         self._hooks = (worker_start, worker_stop)
         self._service = Service(adapt(handler, self), self.events)
+        self.watch = Watch()  # from here on there are descriptors to close
         self._gate = Gate(self.settings.max_connections)
         self._runner = make_runner(self.settings, self._service, self.watch, self.events, self._own_fds)
+        self._runner.on_stop = self._begin_stop
         self._reception = Reception(self.settings, self.watch, self.events, Connection, self._runner.submit)
-        self._drain = Drain(self.settings, self.watch, self.events, self._reception, self._runner, self._drained)
+        self._drain = Drain(
+            self.settings, self.watch, self.events, guests=self._reception, runner=self._runner, over=self._drained
+        )
         self._listeners: list[Listener] = []
         self._acceptors: list[Acceptor] = []
         self._lifecycle = State.NEW
+        self._is_staffed = False  # the runner was started
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None  # the one that serves
         self._started = threading.Event()
@@ -118,8 +122,7 @@ class Server:
     @property
     def addresses(self) -> tuple[Address, ...]:
         """The addresses of all listeners; raises `MoorageError` before `bind`."""
-        if not self._listeners:
-            raise MoorageError("the server has no address yet: call bind(), start() or serve_forever() first")
+        self._check_bound()
         return tuple(listener.address for listener in self._listeners)
 
     @property
@@ -129,7 +132,8 @@ class Server:
 
     @property
     def socket(self) -> "socket.socket":
-        """The first listening socket."""
+        """The first listening socket; raises `MoorageError` before `bind`."""
+        self._check_bound()
         return self._listeners[0].socket
 
     def fileno(self) -> int:
@@ -146,16 +150,30 @@ class Server:
         """Whether a drain has begun."""
         return self._reception.draining
 
+    def _check_bound(self) -> None:
+        if not self._listeners:
+            raise MoorageError("the server has no address yet: call bind(), start() or serve_forever() first")
+
     # Starting
 
     def bind(self) -> None:
-        """Open the listeners: from now on clients wait in the backlog.  Raises `BindError`."""
+        """Open the listeners: from now on clients wait in the backlog.  Raises `BindError`, and leaves nothing open."""
         if self._lifecycle is State.NEW:
-            self._listeners = open_listeners(self._listener_settings)
+            try:
+                self._listeners = open_listeners(self._listener_settings)
+            except BaseException as error:
+                self._error = error
+                self._close_doors()
+                raise
             self._move(State.BOUND)
 
     def start(self) -> Self:
-        """Serve in a thread of its own; returns when clients are accepted."""
+        """Serve in a thread of its own; returns when clients are accepted.
+
+        Raises `MoorageError` when the server has been closed: it lives once.
+        """
+        if self._lifecycle is State.CLOSED:
+            raise self._error or MoorageError("the server has been closed: make a new one")
         self.bind()
         if self._lifecycle is State.BOUND and self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="moorage-serve", daemon=True)
@@ -197,7 +215,7 @@ class Server:
         """Accept clients again."""
         self.watch.call_soon(self._resume)
 
-    def drain(self, timeout: float | None | Unset = Unset.AS_SET) -> bool:
+    def drain(self, timeout: float | Unset | None = Unset.AS_SET) -> bool:
         """Stop accepting after what is in the backlog, let handlers finish for `timeout` seconds, then end the rest.
 
         None waits for ever; the default is `drain_timeout`.  Waits for the end, except in the serving
@@ -231,10 +249,10 @@ class Server:
             self._error = error
         finally:
             self._close_doors()
-            self._started.set()
 
     def _open_doors(self) -> None:
         self._runner.start()
+        self._is_staffed = True
         if self._hooks[0] is not None:
             self._hooks[0](self)
         self._service.context = contextvars.copy_context()
@@ -279,14 +297,16 @@ class Server:
 
     def _stop(self, timeout: float | None, cause: Cause) -> None:
         if self._thread is None:  # never served, and never will
-            self._close_doors()
+            if self._lifecycle is not State.CLOSED:
+                self._close_doors()
             return
         self.watch.call_soon(lambda: self._begin_stop(timeout, cause))
-        if threading.current_thread() is not self._thread and not self._runner.has_this_thread():
+        is_ours = self._is_staffed and self._runner.has_this_thread()
+        if not is_ours and threading.current_thread() is not self._thread:
             self._stopped.wait()
 
     def _begin_stop(self, timeout: float | None, cause: Cause) -> None:
-        if self._lifecycle is State.RUNNING:
+        if self._lifecycle is State.RUNNING and not self._runner.passes_on_stop(timeout, cause):
             self._drain.begin(self._acceptors, self._shut, timeout, cause)
 
     def _drained(self) -> None:
@@ -298,22 +318,30 @@ class Server:
 
     def _close_doors(self) -> None:
         """Listeners, connections, runner, and our own descriptors last; a second call does nothing."""
+        if self._stopped.is_set():
+            return
         for acceptor in self._acceptors:
             acceptor.stop()
         for listener in self._listeners:
             listener.close()
         for connection in self.connections:
             connection.end(Cause.CLOSED_BY_OPERATOR)
-        if self._lifecycle not in (State.NEW, State.BOUND):
-            self._close_runner()
-        self.watch.close()
-        self._lifecycle = State.CLOSED
-        self._stopped.set()
+        try:
+            if self._is_staffed:
+                self._close_runner()
+        finally:  # an error of `worker_stop` is raised, but only where nobody waits for us any more
+            self.watch.close()
+            self._lifecycle = State.CLOSED
+            self._started.set()
+            self._stopped.set()
 
     def _close_runner(self) -> None:
-        stacks = self._runner.stop(0.0 if self._reception else LEAVE_SECONDS)
+        was_drained = self._lifecycle is State.CLOSED  # then those who are still here had their time
+        stacks = self._runner.stop(0.0 if was_drained and self._reception else LEAVE_SECONDS)
         if stacks and HandlersCut in self.events.wanted:
             self.events.emit(HandlersCut(tuple(stacks)))
+        if self._lifecycle is State.BOUND:  # `worker_start` failed
+            return
         if self._hooks[1] is not None:
             self._hooks[1](self)
         if ServerStopped in self.events.wanted:

@@ -1,6 +1,7 @@
 """The contract of runners, kept by `forks`."""
 
 import pytest
+
 from support.runner_contract import ConcurrentRunnerContract
 
 

@@ -53,7 +53,7 @@ def _pyenv(version: str) -> list[str]:
 
 def _has_test_package(path: str) -> bool:
     probe = "import test.libregrtest.main, test.test_httpservers"
-    done = subprocess.run([path, "-I", "-c", probe], capture_output=True, timeout=60)
+    done = subprocess.run([path, "-I", "-c", probe], check=False, capture_output=True, timeout=60)
     return done.returncode == 0
 
 

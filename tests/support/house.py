@@ -141,9 +141,13 @@ class Journal:
             self._words = os.read(self._read, 65536).decode().splitlines()
         return self._words.pop(0)
 
+    def stays_empty(self, seconds: float) -> bool:
+        """Whether there is nothing to read, and nothing comes within this time."""
+        return not self._words and not select.select([self._read], [], [], seconds)[0]
+
     def is_empty(self) -> bool:
         """Whether all was read."""
-        return not self._words and not select.select([self._read], [], [], 0)[0]
+        return self.stays_empty(0)
 
     def close(self) -> None:
         os.close(self._read)

@@ -35,7 +35,8 @@ def see(defect: str, module: str, seconds: float = 30.0, **environment: str) -> 
     )
     with process:
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             line = process.stdout.readline() if _is_readable(process.stdout, seconds) else ""
         finally:
             with contextlib.suppress(ProcessLookupError):

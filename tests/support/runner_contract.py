@@ -7,6 +7,7 @@ Promises  nothing here knows how a runner works: handlers may run in another thr
 
 import contextlib
 import gc
+import logging
 import os
 import select
 import signal
@@ -14,10 +15,11 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import pytest
 
@@ -27,7 +29,10 @@ from moorage.events import Cause, ConnectionClosed, DrainStarted, Event, Handler
 from moorage.handler import StreamRequestHandler
 from moorage.server import Server
 
-__all__ = ["Client", "ConcurrentRunnerContract", "EventLog", "RunnerContract", "Running", "Start", "in_background"]
+__all__ = [
+    "Client", "ConcurrentRunnerContract", "EventLog", "RunnerContract", "Running", "Start",
+    "descriptors", "echo", "greet", "in_background",
+]  # fmt: skip
 
 SOON = 20.0  # seconds after which a test gives up
 QUICK = {"drain_quiet": 0.1, "drain_timeout": SOON}
@@ -36,13 +41,30 @@ E = TypeVar("E", bound=Event)
 
 
 class Client:
-    """One client; every wait ends after `SOON` seconds."""
+    """One client; every wait ends after `SOON` seconds.
+
+    Server and clients share the test's process: a child that a server forks has to close the clients, or
+    they would not be closed when the test closes them.
+    """
+
+    _opened: ClassVar[weakref.WeakSet["Client"]] = weakref.WeakSet()
+    _lock: ClassVar = threading.Lock()  # held while a client is made and over a fork: a child closes all of them
 
     def __init__(self, address: Any) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
+        with self._lock:
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
+            self._opened.add(self)
         self.sock.settimeout(SOON)
         self.sock.connect(address)
+
+    @classmethod
+    def leave_to_the_parent(cls) -> None:
+        for client in cls._opened:
+            client.sock.close()
+        cls._lock.release()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -85,11 +107,16 @@ class Client:
     def close(self) -> None:
         self.sock.close()
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+os.register_at_fork(
+    before=Client._lock.acquire, after_in_parent=Client._lock.release, after_in_child=Client.leave_to_the_parent
+)
 
 
 class EventLog:
@@ -489,7 +516,9 @@ class RunnerContract:
         assert client.is_cut()
         assert running.ended().cause == Cause.CLOSED_BY_OPERATOR
 
-    def test_nothing_is_left_behind(self, bind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_nothing_is_left_behind(self, bind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        # pytest keeps log records, those their tracebacks, and those the handlers' connections
+        monkeypatch.setattr(logging.getLogger("moorage"), "disabled", True)
         before = descriptors()
         threads = set(threading.enumerate())
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
@@ -503,7 +532,6 @@ class RunnerContract:
         for thread in set(threading.enumerate()) - threads:
             thread.join(SOON)
         assert set(threading.enumerate()) == threads
-        caplog.clear()  # tracebacks keep the frames of handlers, and those their connections
         after = descriptors()
         assert after == before, f"{before.items() ^ after.items()}"
         assert not children()

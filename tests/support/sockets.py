@@ -42,10 +42,10 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def shrink(*socks: socket.socket) -> None:
-    """Make the kernel's buffers as small as it allows, so that writing soon has to wait."""
+    """Make the kernel's buffers small, so that writing soon has to wait."""
     for sock in socks:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
 
 
 def reset(sock: socket.socket) -> None:

@@ -4,10 +4,10 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from support.client import Client
 
 from moorage.server import Server
 from moorage.services import CHARGEN, EPOCH_1900, SERVICES, daytime_line, time_bytes
+from support.client import Client
 
 
 def serving(name: str) -> Server:

@@ -1,6 +1,7 @@
 """Timers: never early, at most one slot late, cancelled from anywhere."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_timer_runs_once(wheel: Wheel, clock: FakeClock) -> None:
 def test_timers_run_in_the_order_of_their_moments(wheel: Wheel, clock: FakeClock) -> None:
     called: list[int] = []
     for seconds in (5, 1, 3, 2, 4):
-        wheel.call_at(clock.now + seconds, lambda seconds=seconds: called.append(seconds))
+        wheel.call_at(clock.now + seconds, partial(called.append, seconds))
     clock.advance(10)
     wheel.run_due()
     assert called == [1, 2, 3, 4, 5]

@@ -291,7 +291,12 @@ def test_turn_within_a_turn_hears_what_the_outer_one_has_not_yet(watch: Watch) -
             seen.append("outer is back")
 
         watch.listen(ours.fileno(), outer)
-        watch.park(a.fileno(), lambda _: (seen.append("parked"), watch.unpark(a.fileno())))  # type: ignore[func-returns-value]
+
+        def parked(_: int) -> None:
+            seen.append("parked")
+            watch.unpark(a.fileno())
+
+        watch.park(a.fileno(), parked)
         theirs.send(b"x")
         b.send(b"x")
         eventually(lambda: len(select.select([ours, a], [], [], 0)[0]) == 2)

@@ -186,6 +186,6 @@ class ProgramSettings:
 
 #: what the classes of `moorage.socketserver` have in common with a `Server`, so that `moorage run` can set it
 SHARED_SETTINGS = (
-    "max_connections", "threads", "message_timeout", "write_timeout", "line_limit", "drain_timeout",
-    "backlog", "keepalive",
+    "max_connections", "threads", "wait_for_data", "first_data_timeout", "idle_timeout", "message_timeout",
+    "write_timeout", "lifetime", "line_limit", "message_limit", "drain_timeout", "backlog", "keepalive",
 )  # fmt: skip

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import SettingError
 from .settings import ListenerSettings, ProgramSettings, ServerSettings
 from .values import Given, names
 
 Options = Mapping[str, Given]
+Binds = TypeVar("Binds")
 
 FILE = "moorage.toml"
 PROJECT_FILE = "pyproject.toml"
@@ -64,7 +65,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
             continue
         name, place = variable.removeprefix(PREFIX).lower(), f"the variable {variable}"
         if name == "bind":
-            listeners = tuple(parse_bind(text, place) for text in value.split())
+            listeners = _some(tuple(parse_bind(text, place) for text in value.split()), place)
         elif name in ALL_NAMES and variable.isupper():
             options[name] = Given(value, place, shell=True)
         else:
@@ -135,9 +136,10 @@ def _from_table(path: Path, table: Mapping[str, Any]) -> Layer:
     place = f"in {path}"
     check_names(table, ALL_NAMES | {"bind", "listener"}, place)
     options = {name: Given(value, place) for name, value in table.items() if name not in ("bind", "listener")}
-    binds = table.get("bind", [])
+    binds = _some(table.get("bind", None), place)
     listeners: list[Options] = [
-        {"bind": Given(bind, place)} for bind in (binds if isinstance(binds, list) else [binds])
+        {"bind": Given(bind, place)}
+        for bind in (binds if isinstance(binds, list) else [] if binds is None else [binds])
     ]
     listeners += _listener_tables(table.get("listener", []), path)
     return Layer("file", options, tuple(listeners) or None, path)
@@ -152,6 +154,13 @@ def _listener_tables(tables: object, path: Path) -> Iterable[Options]:
         if "bind" not in table:
             raise SettingError(f"bind is missing ({place}): say where this listener listens")
         yield {name: Given(value, place) for name, value in table.items()}
+
+
+def _some(binds: Binds, place: str) -> Binds:
+    """The addresses, of which there must be one when there is a place for them."""
+    if binds in ([], ()):
+        raise SettingError(f"bind ({place}) is empty: name an address, or leave it out")
+    return binds
 
 
 def _variables() -> frozenset[str]:

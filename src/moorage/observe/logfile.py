@@ -108,5 +108,7 @@ def _open(path: str) -> int:
 def _stderr() -> int:
     try:
         return sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # replaced by something that is no file
+    except AttributeError:  # None, since it was closed at the start: the number 2 is, or will be, somebody else's
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):  # replaced by something that is no file
         return _STDERR

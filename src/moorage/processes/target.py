@@ -61,7 +61,7 @@ def _load_module(name: str) -> ModuleType:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
+        raise TargetError(f"there is no file {str(path)!r}")
     name = path.stem if path.stem not in sys.modules else f"moorage_target_{path.stem}"
     spec = spec_from_file_location(name, path.absolute())
     if spec is None or spec.loader is None:
@@ -79,6 +79,8 @@ def _load_file(path: Path) -> ModuleType:
 def _import(place: str, load_it: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load_it()
+    except TargetError:
+        raise
     except SystemExit as error:
         where = _where(error)
         raise TargetError(

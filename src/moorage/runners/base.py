@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
 from ..connection import Connection
-from ..events import Events
+from ..events import Cause, Events
 from ..watch import Watch
 
 
@@ -55,21 +55,27 @@ class Runner(ABC):
         self._watch = watch
         self._events = events
         self._own_fds = own_fds  # the server's descriptors, which a forked child closes
+        #: how a runner tells the server that a handler in another process stops it; set by the server
+        self.on_stop: Callable[[float | None, Cause], None] = lambda timeout, cause: None
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027  # most have nothing to get ready
         """Get ready; before the first connection."""
 
     @abstractmethod
     def submit(self, connection: Connection) -> None:
         """Serve this connection, now or when there is room for it."""
 
-    def drain(self, deadline: float | None) -> None:
+    def drain(self, deadline: float | None) -> None:  # noqa: B027  # threads hear of it by their connection
         """A drain has begun; `deadline` is the moment at which the rest is cut."""
 
     def notify(self, calls: Iterable[Callable[[], None]]) -> None:
         """Make these calls, which may block, where they hold up nobody."""
         for call in calls:
             call()
+
+    def passes_on_stop(self, timeout: float | None, cause: Cause) -> bool:
+        """Whether the server that is to stop lives in another process, which has been told."""
+        return False
 
     def has_this_thread(self) -> bool:
         """Whether the calling thread belongs to this runner, and must therefore not wait for it."""

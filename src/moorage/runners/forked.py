@@ -4,9 +4,10 @@ Owns      everything in the child: the connection, a Watch that is turned while 
 Promises  the same deadlines, drain and lingering as under every runner; one closing record to the parent;
           what the parent was doing (listeners, other clients, timers, subscribers) is left to the parent.
 Refuses   to end by a signal that was not meant for it: Ctrl-C and a service manager's TERM reach the whole
-          process group, and the parent decides what they mean.  TERM without a word of the parent is a drain.
+          process group, and the parent decides what they mean.  TERM without a word of the parent is a drain; a second one ends.
 Why       a child is the inline runner with one client: no second way to wait.
 
+A handler that stops the server stops the parent's, by a message.
 Signals   SIGUSR1: a message of the parent has come (drain).  SIGTERM: the same (end), or from others.
 """
 
@@ -27,7 +28,7 @@ from ..watch import Watch
 from .inline import TurningWaiter
 from .record import ClosingRecord, Failure
 
-__all__ = ["Forked", "HELD", "MESSAGE_BYTES", "drain_message", "end_message"]
+__all__ = ["HELD", "MESSAGE_BYTES", "Forked", "drain_message", "end_message", "read_stop", "stop_message"]
 
 #: signals that a server's program answers itself; in the child they mean nothing unless said above
 _ANSWERED_BY_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
@@ -48,6 +49,20 @@ def end_message(cause: Cause) -> bytes:
     return json.dumps({"end": cause}).encode()
 
 
+def stop_message(timeout: float | None, cause: Cause) -> bytes:
+    """A handler stops the server."""
+    return json.dumps({"stop": [timeout, cause]}).encode()
+
+
+def read_stop(message: bytes) -> tuple[float | None, Cause] | None:
+    """What a `stop_message` says; None for anything else."""
+    try:
+        timeout, cause = json.loads(message)["stop"]
+        return None if timeout is None else float(timeout), Cause(cause)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 class Forked:
     """The home of one connection in the child."""
 
@@ -60,6 +75,8 @@ class Forked:
         self.on_empty: Callable[[], None] = lambda: None
         self._connection = connection
         self._parent = parent
+        self._drain: Drain | None = None
+        self._was_asked = False  # by a TERM of others; not by the parent, which may have had the same one first
         self._is_cut = False
         self._failure: Failure | None = None
         self._closed: ConnectionClosed | None = None
@@ -76,6 +93,14 @@ class Forked:
         self.watch.close()
         self._say_goodbye()
         return 0
+
+    def say(self, message: bytes) -> bool:
+        """Send one message to the parent; False when it did not take it."""
+        try:
+            self._parent.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:  # the parent is gone, or this system has no room for so long a message
+            return False
+        return True
 
     def _move_in(self) -> None:
         """The connection lives here now: its deadlines, its ticket and its events are not the server's."""
@@ -98,7 +123,7 @@ class Forked:
         if event is not None:
             numbers = event.bytes_received, event.bytes_sent, event.handled
             record = ClosingRecord(event.cause, event.phase, *numbers, failure=self._failure)
-            self._parent.send(record.pack(), socket.MSG_DONTWAIT)
+            self.say(record.pack()) or self.say(replace(record, failure=None).pack())
 
     # What the parent says
 
@@ -114,10 +139,10 @@ class Forked:
     def _told(self, signum: int, _frame: object) -> None:
         if self._listen() or signum != signal.SIGTERM:
             return
-        if self.draining:
+        if self._was_asked:
             self._connection.end(Cause.CLOSED_BY_OPERATOR)
-        else:
-            self._begin_drain(None)
+        self._was_asked = True
+        self._begin_drain(None)
 
     def _hear(self) -> None:
         self._listen()
@@ -148,15 +173,16 @@ class Forked:
 
     def _begin_drain(self, deadline: float | None) -> None:
         """In a signal handler, perhaps in the middle of anything: the rest is done in the next wait."""
-        if not self.draining:
-            self.draining = True
-            self.watch.call_soon(lambda: self._drain_until(deadline))
+        self.draining = True
+        self.watch.call_soon(lambda: self._drain_until(deadline))
 
     def _drain_until(self, deadline: float | None) -> None:
         """By the rules of every drain, with this one guest; the parent has waited for `drain_delay` already."""
         timeout = None if deadline is None else max(0.0, deadline - monotonic())
-        drain = Drain(replace(self.settings, drain_delay=0.0), self.watch, self.events, self, self, self.give_back)
-        drain.begin((), lambda _: None, timeout, Cause.DRAIN_DEADLINE)
+        if self._drain is None:
+            settings = replace(self.settings, drain_delay=0.0)
+            self._drain = Drain(settings, self.watch, self.events, guests=self, runner=self, over=self.give_back)
+        self._drain.begin((), lambda _: None, timeout, Cause.DRAIN_DEADLINE)
 
     # The child's home, ticket and runner, as its connection and its drain see them
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -26,13 +27,16 @@ from ..timers import Timer
 from ..watch import Watch
 from .base import Runner
 from .children import GRACE_SECONDS, Child, Children
-from .forked import HELD, Forked, drain_message, end_message
+from .forked import HELD, Forked, drain_message, end_message, read_stop, stop_message
 from .record import RECORD_BYTES, ClosingRecord
 
 __all__ = ["ForksRunner", "Link"]
 
 #: How often children are asked for where there is no pidfd that would tell.
 POLL_SECONDS = 0.1
+
+#: How long the end of a killed child is waited for: one in the middle of a disk access cannot be killed.
+KILL_SECONDS = 5.0
 
 
 class ForksRunner(Runner):
@@ -45,6 +49,7 @@ class ForksRunner(Runner):
         warn_of_threads()
         self._links: dict[int, Link] = {}  # by pid
         self._drain: bytes | None = None  # what children are told of it
+        self._forked: Forked | None = None  # in a child: what it is
         self._children = Children(self._settings.max_connections, self._child_left)
         if self._children.fileno() >= 0:
             self._watch.listen(self._children.fileno(), self._reap)
@@ -56,7 +61,7 @@ class ForksRunner(Runner):
             here.send(self._drain)
         try:
             child = self._children.fork(
-                lambda: Forked(connection, there, self._watch, self._events).run(self._serve),
+                lambda: self._be_the_child(connection, there),
                 close=lambda: self._close_in_child(connection, here),
                 block=HELD,
             )
@@ -68,7 +73,9 @@ class ForksRunner(Runner):
         self._link(connection, child, here)
 
     def drain(self, deadline: float | None) -> None:
-        """Tell every child that the server drains."""
+        """Tell every child that the server drains; one that ends now needs no other word than the end."""
+        if deadline is not None and deadline <= monotonic():
+            return
         self._drain = drain_message(deadline)
         for link in self._links.values():
             link.say(self._drain, signal.SIGUSR1)
@@ -81,17 +88,27 @@ class ForksRunner(Runner):
         self._children.wait(Deadline(GRACE_SECONDS))
         killed = [f"process {pid} did not leave within {GRACE_SECONDS:g} s of SIGTERM" for pid in self._links]
         self._children.tell_all(signal.SIGKILL)
-        self._children.wait(Deadline(None))
+        self._children.wait(Deadline(KILL_SECONDS))
         self._watch.unlisten(self._children.fileno())
         self._children.close()
         return killed
+
+    def passes_on_stop(self, timeout: float | None, cause: Cause) -> bool:
+        """In a child: the server is the parent's, which is told."""
+        return self._forked is not None and (self._forked.say(stop_message(timeout, cause)) or True)
+
+    def has_this_thread(self) -> bool:
+        """In a child, where nobody can wait for the end of the parent."""
+        return self._forked is not None
 
     # ---- the parent's side of a child
 
     def _link(self, connection: Connection, child: Child, sock: socket.socket) -> None:
         link = self._links[child.pid] = Link(connection, child, self._children, sock, self._watch)
+        link.on_stop = self.on_stop
         connection.begin(link)
         connection._sock.close()
+        link.wake()  # it may have been ended meanwhile
         if child.pidfd is None:
             self._watch.call_at(monotonic() + POLL_SECONDS, lambda: self._ask_for(child))
 
@@ -112,6 +129,10 @@ class ForksRunner(Runner):
         conclude(link.connection, record)
 
     # ---- in the child
+
+    def _be_the_child(self, connection: Connection, parent: socket.socket) -> int:
+        self._forked = Forked(connection, parent, self._watch, self._events)
+        return self._forked.run(self._serve)
 
     def _close_in_child(self, connection: Connection, parents_end: socket.socket) -> None:
         parents_end.close()
@@ -138,6 +159,10 @@ class Link:
         self._children = children
         self._watch = watch
         self._kill: Timer | None = None
+        self._record: ClosingRecord | None = None
+        #: called when the child's handler stops the server
+        self.on_stop: Callable[[float | None, Cause], None] = lambda timeout, cause: None
+        watch.park(sock.fileno(), self._hear)
 
     def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
         """Nobody reads this connection here."""
@@ -164,11 +189,24 @@ class Link:
         """The child has ended: what did it say?"""
         if self._kill is not None:
             self._kill.cancel()
-        record = None
-        with suppress(OSError):
-            record = ClosingRecord.unpack(self.sock.recv(RECORD_BYTES, socket.MSG_DONTWAIT))
+        self._hear()
+        self._watch.unpark(self.sock.fileno())
         self.sock.close()
-        return record
+        return self._record
+
+    def _hear(self, _mask: int = 0) -> None:
+        try:
+            while message := self.sock.recv(RECORD_BYTES, socket.MSG_DONTWAIT):
+                stop = read_stop(message)
+                if stop is not None:
+                    self.on_stop(*stop)
+                else:
+                    self._record = ClosingRecord.unpack(message) or self._record
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._watch.unpark(self.sock.fileno())  # nobody is left who could say anything
 
     def _kill_now(self) -> None:
         self._children.tell(self._child, signal.SIGKILL)

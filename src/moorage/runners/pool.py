@@ -89,12 +89,15 @@ class ThreadPool:
         """
         with self._lock:
             self._stopping = True
+            threads = self.threads
             while self._idle:
-                self._idle.pop().give(None)
+                thread = self._idle.pop()
+                self._threads.discard(thread)
+                thread.give(None)
         deadline = Deadline(timeout)
-        for thread in self.threads:
-            if thread is not threading.current_thread():
-                thread.join(deadline.remaining())
+        for one in threads:
+            if one is not threading.current_thread():
+                one.join(deadline.remaining())
         return [thread for thread in self.threads if thread.is_alive()]
 
     def _start(self, thread: "_PoolThread", job: Job) -> bool:
@@ -106,6 +109,9 @@ class ThreadPool:
                 self._threads.discard(thread)
                 if not self._threads:
                     raise
+                if self._idle:  # it became so meanwhile, and looks for no job
+                    self._idle.pop().give(job)
+                    return True
                 self._jobs.append(job)
                 return False
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..deadline import Deadline
 from ..watch import LINGER_BYTES, LINGER_SECONDS
 from .engine import Engine
-from .listening import is_tls
+from .listening import has_input, is_tls
 
 __all__ = ["close", "half_close"]
 
@@ -49,6 +49,8 @@ def close(engine: Engine, request: Any, limit: int) -> None:
             return
         engine.lingering += 1
         sock = socket.socket(request.family, request.type, request.proto, fileno=request.detach())
+        if socket.getdefaulttimeout() is not None:
+            sock.setblocking(False)
         release = _once(engine, sock)
         loop.watch.linger(sock, release)
         if loop.done.is_set():  # its Watch was closed meanwhile, and may not have seen the socket
@@ -69,9 +71,8 @@ def _is_worth_it(request: Any) -> bool:
     if not isinstance(request, socket.socket) or request.fileno() < 0 or getattr(request, "_io_refs", None):
         return False
     try:
-        return socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-    except BlockingIOError:
-        return True
+        # MSG_DONTWAIT alone would not do: Python waits first, for as long as the socket's timeout.
+        return not has_input(request) or socket.socket.recv(request, 1, socket.MSG_PEEK) != b""
     except OSError:
         return False
 
@@ -84,7 +85,7 @@ def _linger_here(request: socket.socket, seconds: float) -> None:
     left = LINGER_BYTES
     try:
         while left > 0 and poller.poll(1000 * (deadline.remaining() or 0.0)):
-            data = socket.socket.recv(request, left, socket.MSG_DONTWAIT)
+            data = socket.socket.recv(request, left)
             if not data:
                 return
             left -= len(data)

@@ -16,7 +16,7 @@ import traceback
 from typing import Any
 
 from ..deadline import Clock, Deadline, monotonic
-from .listening import is_tls
+from .listening import has_input, is_tls
 
 __all__ = ["Busy", "Quiet", "quiet_needed"]
 
@@ -108,7 +108,7 @@ class Quiet:
         """End the stream of this request if no byte has moved for so many seconds and none is unread."""
         if key in self._told or not isinstance(request, socket.socket):
             return
-        if _has_input(request):
+        if _has_unread(request):
             self._since.pop(key, None)
         elif self._quiet_for(key, request) >= needed:
             self._told.add(key)
@@ -130,17 +130,12 @@ def quiet_needed(deadline: Deadline, timeout: float | None) -> float:
     return QUIET_SECONDS if remaining is None or remaining > LAST_PART * (timeout or 0.0) else 0.0
 
 
-def _has_input(request: socket.socket) -> bool:
+def _has_unread(request: socket.socket) -> bool:
     """Whether anything is unread, an end of stream included."""
     try:
-        if is_tls(request) and request.pending():  # type: ignore[attr-defined]
-            return True
-        socket.socket.recv(request, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
+        return bool(is_tls(request) and request.pending()) or has_input(request)  # type: ignore[attr-defined]
     except (OSError, ValueError):
-        pass
-    return True
+        return True
 
 
 def _shut(request: Any, how: int) -> None:

@@ -10,15 +10,18 @@ Why       ten resets by a load balancer are 170 lines on standard error (measure
 
 import select
 import socket
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import TooLarge
 from ..events import Cause
+from . import rfile, wfile
 
 __all__ = ["cause_of"]
 
 _CLOSED = 7  # TCP_CLOSE of linux/tcp_states.h
+#: the modules whose functions read and write a request, which is their first argument or its `_sock`
+FILES = {"socket", "ssl", rfile.__name__, wfile.__name__}
 
 
 def cause_of(request: Any, error: BaseException | None) -> Cause | None:
@@ -46,22 +49,26 @@ def _is_gone(request: socket.socket) -> bool:
         return False
 
 
-def _innermost(traceback: TracebackType | None) -> Any:
-    """The object whose method raised."""
+def _innermost(traceback: TracebackType | None) -> FrameType | None:
+    """The frame that raised."""
     if traceback is None:
-        return None, ""
+        return None
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
-    first = code.co_varnames[0] if code.co_argcount else ""
-    return traceback.tb_frame.f_locals.get(first), code.co_name
+    return traceback.tb_frame
 
 
 def _is_its_own(request: socket.socket, traceback: TracebackType | None) -> bool:
     """Whether the innermost frame is a read or a write of this request: of its file, or of its TLS layer."""
-    raiser, _ = _innermost(traceback)
+    frame = _innermost(traceback)
+    if frame is None or frame.f_globals.get("__name__") not in FILES or not frame.f_code.co_argcount:
+        return False
+    raiser = frame.f_locals.get(frame.f_code.co_varnames[0])
     return raiser is request or getattr(raiser, "_sock", None) is request
 
 
 def _is_write(traceback: TracebackType | None) -> bool:
-    return _innermost(traceback)[1] in {"write", "send", "sendall"}
+    frame = _innermost(traceback)
+    return frame is not None and (
+        frame.f_globals.get("__name__") == wfile.__name__ or frame.f_code.co_name in {"write", "send", "sendall"}
+    )

@@ -17,6 +17,7 @@ from ..runners.children import Children
 from .borrow import borrow
 from .drain import LOOK_SECONDS, Quiet, quiet_needed
 from .engine import Engine, Guest, engine_of
+from .limits import seconds
 from .loop import Loop
 from .serving import Serving
 
@@ -69,7 +70,8 @@ class ForkingMixIn(Serving, stdlib.ForkingMixIn):
 
     def _moorage_drain(self, engine: Engine, children: Children) -> bool:
         """Wait for the children, and tell those whose client is quiet; False at the deadline."""
-        deadline = Deadline(self.drain_timeout)
+        timeout = seconds(Serving, self, "drain_timeout")
+        deadline = Deadline(timeout)
         quiet = Quiet()
         while not children.wait(Deadline(soonest(deadline.remaining(), LOOK_SECONDS))):
             if deadline.is_due():
@@ -78,7 +80,7 @@ class ForkingMixIn(Serving, stdlib.ForkingMixIn):
                 request = borrow(guest.child.pidfd, guest.fd, guest.peer)
                 if request is not None:
                     with request:
-                        quiet.tell(pid, request, quiet_needed(deadline, self.drain_timeout))
+                        quiet.tell(pid, request, quiet_needed(deadline, timeout))
         return True
 
     def _moorage_children(self, engine: Engine) -> Children:

@@ -8,12 +8,13 @@ Refuses   to change what the program set itself, and the timeout that Python sho
 
 import math
 import os
+import select
 import socket
 import socketserver as stdlib
 import sys
 from typing import Any
 
-__all__ = ["Listening", "is_tls", "shake_hands"]
+__all__ = ["Listening", "has_input", "is_tls", "shake_hands"]
 
 #: what is set where the program's class still has the standard library's 5
 BACKLOG = 2048
@@ -30,10 +31,10 @@ class Listening:
         #: the listener is TLS-wrapped, and its handshakes are ours to make
         self.defers_handshake = False
 
-    def prepare(self, server: Any, *, in_loop: bool, wraps: bool) -> None:
+    def prepare(self, server: Any, *, in_loop: bool, setup_timeout: float | None) -> None:
         """Make the listener fit, once for each socket that the program puts there.
 
-        wraps     the program has its own `get_request()`, which may make a handshake
+        setup_timeout  for a handshake in the program's own `get_request()`; None where it has none
         """
         sock: Any = getattr(server, "socket", None)
         if (sock, in_loop) == self._seen:
@@ -47,8 +48,8 @@ class Listening:
         if getattr(sock, "do_handshake_on_connect", False):  # an SSLSocket
             vars(sock)["do_handshake_on_connect"] = False
             self.defers_handshake = True
-        elif wraps and type(sock) is socket.socket and server.setup_timeout is not None:
-            self._mark = server.setup_timeout + MARK
+        elif setup_timeout is not None and type(sock) is socket.socket:
+            self._mark = setup_timeout + MARK
             sock.__class__ = _marking(self._mark)
         _set_options(server, sock)
 
@@ -64,6 +65,13 @@ def is_tls(sock: Any) -> bool:
     """Whether this is an SSLSocket; where nobody imported `ssl` there are none."""
     ssl = sys.modules.get("ssl")
     return ssl is not None and isinstance(sock, ssl.SSLSocket)
+
+
+def has_input(sock: socket.socket) -> bool:
+    """Whether a read would return at once, with data, an end or an error."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def shake_hands(request: Any, timeout: float | None) -> None:
@@ -97,9 +105,10 @@ def _marking(mark: float) -> type[socket.socket]:
 def _set_options(server: Any, sock: socket.socket) -> None:
     if _owner_of(server, "request_queue_size") is stdlib.TCPServer and _is_listening(sock):
         sock.listen(BACKLOG)  # on a listening socket this only changes the number
+    keepalive = server.keepalive
     is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    if server.keepalive is not None and is_tcp and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-        idle, interval, count = server.keepalive
+    if isinstance(keepalive, tuple) and is_tcp and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        idle, interval, count = keepalive
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)

@@ -16,8 +16,10 @@ from ..deadline import Deadline, monotonic
 from ..runners.children import Child, Children
 from .drain import CUT_SECONDS
 from .engine import Engine, engine_of
+from .limits import seconds
 from .loop import Loop
 from .servers import TCPServer
+from .serving import Serving
 
 __all__ = ["ProcessPoolTCPServer"]
 
@@ -54,7 +56,7 @@ class ProcessPoolTCPServer(TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Handle a request in this process, and let a drain know of it."""
         busy = engine_of(self).busy
-        busy.drain_timeout = self.drain_timeout
+        busy.drain_timeout = seconds(Serving, self, "drain_timeout")
         busy.enter(threading.current_thread(), request, daemon=False)
         try:
             super().process_request(request, client_address)
@@ -94,7 +96,7 @@ class _Workers:
     def end(self) -> None:
         """Let all end, and see to it that they do."""
         os.close(self._held)
-        timeout = self._server.drain_timeout
+        timeout = seconds(Serving, self._server, "drain_timeout")
         if not self.children.wait(Deadline(None if timeout is None else timeout + CUT_SECONDS)):
             _log.warning("%d worker processes did not end within %s s and are killed", len(self.children), timeout)
             self.children.stop()

@@ -11,7 +11,7 @@ import socket
 import socketserver as stdlib
 from typing import Any
 
-from .rfile import Reader, UnbufferedReader
+from .rfile import Limits, Reader, UnbufferedReader
 from .wfile import Sink, Writer
 
 __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
@@ -49,6 +49,10 @@ class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
     line_limit: int = 64 * 1024
     #: from the first byte of a line to its last, in handlers that set `timeout`
     message_timeout: float | None = 30.0
+    #: the most that one `read()` returns
+    message_limit: int | None = None
+    #: how long a read may wait without a byte, where the handler sets no `timeout`
+    idle_timeout: float | None = None
     #: how long the peer may take no byte of a reply
     write_timeout: float | None = 30.0
 
@@ -62,14 +66,16 @@ class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
             self.connection.settimeout(self.timeout)
         if self.disable_nagle_algorithm:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        limits: Any = {
-            "line_limit": self.line_limit,
-            "message_timeout": self.message_timeout if self.timeout is not None else None,
-        }
+        limits = Limits(
+            line=self.line_limit,
+            message=self.message_limit,
+            message_timeout=self.message_timeout if self.timeout is not None else None,
+            idle_timeout=self.idle_timeout if self.timeout is None else None,
+        )
         if self.rbufsize:
-            self.rfile = Reader(self.connection, self.rbufsize, **limits)
+            self.rfile = Reader(self.connection, self.rbufsize, limits)
         else:
-            self.rfile = UnbufferedReader(self.connection, **limits)  # type: ignore[assignment]  # raw, as in the stdlib
+            self.rfile = UnbufferedReader(self.connection, limits)  # type: ignore[assignment]  # raw, as in the stdlib
         if self.wbufsize == 0:
             self.wfile = Writer(self.connection, self.write_timeout)
         else:

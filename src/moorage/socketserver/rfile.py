@@ -9,22 +9,33 @@ Why       the standard library's file loses the partial line at a timeout and re
 """
 
 import io
+import select
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..deadline import Clock, monotonic
 from ..errors import TooLarge
+from .listening import is_tls
 
-__all__ = ["Reader", "UnbufferedReader"]
+__all__ = ["Limits", "Reader", "UnbufferedReader"]
+
+
+class Limits(NamedTuple):
+    """The limits of one reader."""
+
+    line: int
+    message: int | None = None
+    message_timeout: float | None = None
+    idle_timeout: float | None = None
 
 
 class Source(io.RawIOBase):
     """The socket as a raw file; a timeout is kept in `stopped` for the reader to raise."""
 
-    def __init__(self, sock: socket.socket, message_timeout: float | None, clock: Clock = monotonic) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits, clock: Clock = monotonic) -> None:
         self._sock = sock  # by this name, as in `socket.SocketIO`, for programs that look
         self._file = sock.makefile("rb", buffering=0)  # counts as an open file of the socket until `close`
-        self._message_timeout = message_timeout
+        self._limits = limits
         self._clock = clock
         self._until: float | None = None
         self._is_timed = False
@@ -46,13 +57,17 @@ class Source(io.RawIOBase):
 
     def begin_message(self, *, timed: bool) -> None:
         """What is read from here on is one line, or something without a deadline."""
-        self._is_timed = timed and self._message_timeout is not None
+        self._is_timed = timed and self._limits.message_timeout is not None
         self._until = None
 
     def readinto(self, buffer: Any) -> int | None:
         """As of a file; None when a timeout stopped it."""
+        limits = self._limits
         if self._until is not None and self._clock() >= self._until:
-            self.stopped = TimeoutError(f"the line did not end within {self._message_timeout:g} s")
+            self.stopped = TimeoutError(f"the line did not end within {limits.message_timeout:g} s")
+            return None
+        if limits.idle_timeout is not None and not self._wait(limits.idle_timeout):
+            self.stopped = TimeoutError(f"no byte came for {limits.idle_timeout:g} s")
             return None
         try:
             count = self._sock.recv_into(buffer)
@@ -61,9 +76,16 @@ class Source(io.RawIOBase):
             return None
         except BlockingIOError:
             return None
-        if self._is_timed and self._until is None and self._message_timeout is not None:
-            self._until = self._clock() + self._message_timeout
+        if self._is_timed and self._until is None and limits.message_timeout is not None:
+            self._until = self._clock() + limits.message_timeout
         return count
+
+    def _wait(self, seconds: float) -> bool:
+        if is_tls(self._sock) and self._sock.pending():  # type: ignore[attr-defined]
+            return True
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        return bool(poller.poll(1000 * seconds))
 
     def take_stop(self) -> TimeoutError | None:
         """The timeout that stopped the last read, once."""
@@ -74,13 +96,11 @@ class Source(io.RawIOBase):
 class Reader(io.BufferedReader):
     """The buffered file; everything but timeouts and limits is the standard library's C code."""
 
-    def __init__(
-        self, sock: socket.socket, size: int, *, line_limit: int, message_timeout: float | None = None,
-        clock: Clock = monotonic,
-    ) -> None:  # fmt: skip
-        self._source = Source(sock, message_timeout, clock)
+    def __init__(self, sock: socket.socket, size: int, limits: Limits, clock: Clock = monotonic) -> None:
+        self._sock = sock  # whose file this is, for the quiet-error rule
+        self._source = Source(sock, limits, clock)
         super().__init__(self._source, size if size > 0 else io.DEFAULT_BUFFER_SIZE)
-        self._line_limit = line_limit
+        self._limits = limits
         self._kept = b""  # what a read that was stopped had taken out of the buffer
         self._broken: TooLarge | None = None
 
@@ -92,18 +112,21 @@ class Reader(io.BufferedReader):
         if not self._kept:
             source.begin_message(timed=True)
         is_ours = size is None or size < 0
-        limit = self._line_limit + 1 if is_ours else size or 0
+        limit = self._limits.line + 1 if is_ours else size or 0
         line = self._go_on(limit) if self._kept else super().readline(limit)
         if source.stopped is not None:
             self._stop(line)
         if is_ours and len(line) >= limit:
-            self._broken = TooLarge(f"a line of more than {self._line_limit} bytes")
+            self._broken = TooLarge(f"a line of more than {self._limits.line} bytes")
             raise self._broken
         return line
 
     def read(self, size: int | None = -1, /) -> bytes:
         """So many bytes, or all until the end of the stream."""
-        self._source.begin_message(timed=False)
+        self._begin_block()
+        limit = self._limits.message
+        if limit is not None and (size is None or size < 0 or size > limit):
+            return self._read_limited(limit)
         kept = self._take_kept(size)
         rest = -1 if size is None or size < 0 else size - len(kept)
         data = kept + (super().read(rest) or b"") if rest else kept
@@ -113,7 +136,7 @@ class Reader(io.BufferedReader):
 
     def read1(self, size: int = -1, /) -> bytes:
         """What is there, at least one byte."""
-        self._source.begin_message(timed=False)
+        self._begin_block()
         data = self._take_kept(size) or super().read1(size)
         if self._source.stopped is not None:
             self._stop(data)
@@ -132,6 +155,27 @@ class Reader(io.BufferedReader):
         data = self._kept or super().peek(size)
         if self._source.stopped is not None:
             self._stop(self._kept)
+        return data
+
+    def _begin_block(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        self._source.begin_message(timed=False)
+
+    def _read_limited(self, limit: int) -> bytes:
+        data = self.read1(limit + 1)
+        while data and len(data) <= limit:
+            try:
+                more = self.read1(limit + 1 - len(data))
+            except TimeoutError:
+                self._kept = data
+                raise
+            if not more:
+                return data
+            data += more
+        if data:
+            self._broken = TooLarge(f"a message of more than {limit} bytes")
+            raise self._broken
         return data
 
     def _go_on(self, limit: int) -> bytes:
@@ -160,11 +204,8 @@ class Reader(io.BufferedReader):
 class UnbufferedReader(Source):
     """For `rbufsize = 0`: never more is read than was asked for."""
 
-    def __init__(
-        self, sock: socket.socket, *, line_limit: int, message_timeout: float | None = None, clock: Clock = monotonic
-    ) -> None:
-        super().__init__(sock, message_timeout, clock)
-        self._line_limit = line_limit
+    def __init__(self, sock: socket.socket, limits: Limits, clock: Clock = monotonic) -> None:
+        super().__init__(sock, limits, clock)
         self._begun = bytearray()
 
     def readinto(self, buffer: Any) -> int | None:
@@ -178,7 +219,7 @@ class UnbufferedReader(Source):
     def readline(self, size: int | None = -1, /) -> bytes:
         """One line; without a size of at most `line_limit` bytes, or `TooLarge`."""
         is_ours = size is None or size < 0
-        limit = self._line_limit + 1 if is_ours else size or 0
+        limit = self._limits.line + 1 if is_ours else size or 0
         line = self._begun
         if not line:
             self.begin_message(timed=True)
@@ -188,7 +229,7 @@ class UnbufferedReader(Source):
                 break
             line += byte
         if is_ours and len(line) >= limit:
-            raise TooLarge(f"a line of more than {self._line_limit} bytes")
+            raise TooLarge(f"a line of more than {self._limits.line} bytes")
         self._begun = bytearray()
         return bytes(line)
 

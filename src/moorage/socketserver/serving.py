@@ -20,8 +20,11 @@ from ..events import CAUSES, Cause
 from . import closing
 from .engine import Engine, engine_of
 from .faults import cause_of
+from .limits import count, seconds
 from .listening import is_tls, shake_hands
 from .loop import Loop
+from .parking import limit_life, park
+from .tickets import Held
 
 __all__ = ["Serving"]
 
@@ -42,6 +45,11 @@ class Serving:
     setup_timeout: float | None = 10.0
     #: idle seconds before the first probe, seconds between probes, number of probes; None: the system's
     keepalive: tuple[int, int, int] | None = (60, 15, 4)
+    #: the longest life of a connection
+    lifetime: float | None = None
+    #: whether `process_request()` waits for the client's first byte, and for how long
+    wait_for_data: bool = False
+    first_data_timeout: float | None = 30.0
 
     if TYPE_CHECKING:  # of the server class, which comes behind a mix-in: Serving itself inherits nothing
         fileno: Any
@@ -95,6 +103,11 @@ class Serving:
         if wish:
             engine_of(self).end_loops()
 
+    def server_close(self) -> None:
+        """Close the listener; a loop that still runs ends."""
+        self._moorage_below.server_close()
+        engine_of(self).wake()
+
     # Hooks
 
     def get_request(self) -> Any:
@@ -135,7 +148,7 @@ class Serving:
         engine = engine_of(self)
         try:
             if id(request) in engine.parting and _is_stdlib(self._moorage_below.close_request, stdlib.TCPServer):
-                closing.close(engine, request, self.max_connections)
+                closing.close(engine, request, count(Serving, self, "max_connections"))
             else:
                 self._moorage_below.close_request(request)
         finally:
@@ -201,27 +214,56 @@ class Serving:
         """As the standard library's, with the ticket held by the request."""
         engine.listening.admit(request)
         held = engine.tickets.hold(request, ticket)
+        loop = engine.here()
+        try:
+            if not self.verify_request(request, client_address):
+                self.shutdown_request(request)
+                return
+            lifetime = seconds(Serving, self, "lifetime")
+            if lifetime is not None and loop is not None:
+                limit_life(loop, request, lifetime)
+            if self.wait_for_data is True and loop is not None and isinstance(request, socket.socket):
+                self._moorage_park(engine, loop, held, request, client_address)
+            else:
+                self._moorage_go_on(engine, held, request, client_address)
+        finally:
+            if not held.claimed:
+                engine.tickets.settle(held)
+
+    def _moorage_park(
+        self, engine: Engine, loop: Loop, held: Held, request: socket.socket, client_address: Any
+    ) -> None:
+        """Go on when the client has said something."""
+
+        def ready(has_data: bool) -> None:
+            held.claimed = False
+            if has_data:
+                self._moorage_go_on(engine, held, request, client_address)
+            else:
+                _log.log(CAUSES[Cause.FIRST_DATA].level, "%s from %s", Cause.FIRST_DATA, client_address)
+                self.shutdown_request(request)
+            if not held.claimed:
+                engine.tickets.settle(held)
+
+        held.claimed = True
+        park(loop, request, seconds(Serving, self, "first_data_timeout"), ready)
+
+    def _moorage_go_on(self, engine: Engine, held: Held, request: Any, client_address: Any) -> None:
         own = threading.get_ident()
         outer = engine.arriving.get(own)
         engine.arriving[own] = held
         try:
-            if self.verify_request(request, client_address):
-                try:
-                    self.process_request(request, client_address)
-                except Exception:
-                    self.handle_error(request, client_address)
-                    self.shutdown_request(request)
-                except BaseException:
-                    self.shutdown_request(request)
-                    raise
-            else:
-                self.shutdown_request(request)
+            self.process_request(request, client_address)
+        except Exception:
+            self.handle_error(request, client_address)
+            self.shutdown_request(request)
+        except BaseException:
+            self.shutdown_request(request)
+            raise
         finally:
             engine.arriving.pop(own, None)
             if outer is not None:
                 engine.arriving[own] = outer
-            if not held.claimed:
-                engine.tickets.settle(held)
 
     def _moorage_take_ticket(self, engine: Engine, loop: Loop | None) -> Ticket | None:
         """A ticket; None when there is none, and the loop or `handle_timeout()` has been told."""
@@ -248,15 +290,15 @@ class Serving:
         if self._moorage_is_closed():
             return
         try:
-            seconds = engine.errors.met(error, getattr(self, "socket", None))
+            pause = engine.errors.met(error, getattr(self, "socket", None))
         except OSError:
             if loop is not None:
                 raise
             return
-        if seconds is not None and loop is not None:
-            loop.pause(seconds)
-        elif seconds is not None:
-            threading.Event().wait(seconds)
+        if pause is not None and loop is not None:
+            loop.pause(pause)
+        elif pause is not None:
+            threading.Event().wait(pause)
 
     @property
     def _moorage_below(self) -> Any:
@@ -270,19 +312,20 @@ class Serving:
 
     def _moorage_places(self) -> int:
         """How many tickets there are."""
-        return self.max_connections
+        return int(count(Serving, self, "max_connections"))
 
     def _moorage_prepare(self, engine: Engine, *, in_loop: bool) -> None:
         own = getattr(self.get_request, "__func__", None)
         wraps = own is not Serving.get_request and own is not stdlib.TCPServer.get_request
-        engine.listening.prepare(self, in_loop=in_loop, wraps=wraps)
+        timeout = seconds(Serving, self, "setup_timeout") if wraps else None
+        engine.listening.prepare(self, in_loop=in_loop, setup_timeout=timeout)
 
     def _moorage_shake_hands(self, request: Any) -> bool:
         """Make the handshake that was left out at accept; False when it failed."""
         if not engine_of(self).listening.defers_handshake or not is_tls(request) or request.version() is not None:
             return True
         try:
-            shake_hands(request, self.setup_timeout)
+            shake_hands(request, seconds(Serving, self, "setup_timeout"))
         except (OSError, ValueError) as error:
             cause = Cause.SETUP_DEADLINE if isinstance(error, TimeoutError) else Cause.TLS_ERROR
             _log.log(CAUSES[cause].level, "%s: no TLS handshake: %s", cause, error)

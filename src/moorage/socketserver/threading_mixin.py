@@ -19,6 +19,7 @@ from typing import Any
 
 from ..runners.pool import ThreadPool
 from .engine import Engine, engine_of
+from .limits import count, seconds
 from .serving import Serving
 
 __all__ = ["ThreadingMixIn", "Threads"]
@@ -41,7 +42,7 @@ class ThreadingMixIn(Serving, stdlib.ThreadingMixIn):
         engine = engine_of(self)
         if self.block_on_close:
             vars(self).setdefault("_threads", Threads(engine))
-        engine.busy.drain_timeout = self.drain_timeout
+        engine.busy.drain_timeout = seconds(Serving, self, "drain_timeout")
         held = engine.claim(request)
         pool = engine.pool or self._moorage_open_pool(engine)
         try:
@@ -61,7 +62,7 @@ class ThreadingMixIn(Serving, stdlib.ThreadingMixIn):
     def server_close(self) -> None:
         """Close the listener, wait for the handlers as `block_on_close` says, end the idle threads."""
         engine = engine_of(self)
-        engine.busy.drain_timeout = self.drain_timeout
+        engine.busy.drain_timeout = seconds(Serving, self, "drain_timeout")
         super().server_close()
         pool, engine.pool = engine.pool, None
         if pool is not None:
@@ -75,7 +76,10 @@ class ThreadingMixIn(Serving, stdlib.ThreadingMixIn):
         return engine.pool
 
     def _moorage_make_pool(self) -> ThreadPool:
-        return ThreadPool(self.threads or self.max_connections, reuse=self.reuse_threads)
+        return ThreadPool(
+            count(ThreadingMixIn, self, "threads") or count(Serving, self, "max_connections"),
+            reuse=self.reuse_threads is not False,
+        )
 
     def _moorage_work(self, engine: Engine, request: Any, client_address: Any) -> None:
         """One request, in a thread of the pool."""

@@ -86,10 +86,16 @@ def _send_all(sock: socket.socket, data: Any, write_timeout: float | None) -> in
 
 def _send(sock: socket.socket, data: memoryview, write_timeout: float | None) -> int:
     """Send some, at least one byte, waiting for as long as the peer takes what was sent before."""
+    timeout = sock.gettimeout()
+    if timeout is None and not is_tls(sock):
+        try:
+            return sock.send(data, socket.MSG_DONTWAIT)  # what nearly every write comes to
+        except BlockingIOError:
+            pass
     unsent = _unsent(sock)
     while True:
         try:
-            if sock.gettimeout() is not None:
+            if timeout is not None:
                 return sock.send(data)  # waits for as long as the timeout
             return _send_blocking(sock, data, write_timeout)
         except TimeoutError:

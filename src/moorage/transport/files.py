@@ -68,6 +68,7 @@ class Reader(io.BufferedIOBase):
         return self._stream.peek(size)
 
     def __iter__(self) -> Iterator[bytes]:
+        self._check_open()
         return iter(self._stream.readline, b"")
 
     def __next__(self) -> bytes:
@@ -109,9 +110,46 @@ class Writer(io.BufferedIOBase):
         return len(data) if type(data) is bytes else memoryview(data).nbytes
 
 
+class _Piecewise(Writer):
+    """What a buffer writes to: it has to know how much was sent before a timeout, or it would send that again."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        return self._stream.send(data)
+
+
+class Both(Reader):
+    """Both sides of a stream; `io.BufferedRWPair` would read ahead into a buffer of its own."""
+
+    def __init__(self, stream: Stream, writer: io.BufferedIOBase) -> None:
+        super().__init__(stream)
+        self._writer = writer
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Send the data, or buffer it; returns its length in bytes."""
+        self._check_open()
+        return self._writer.write(data)
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        if not self.closed:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Send what is buffered; the connection stays open."""
+        try:
+            super().close()  # which flushes
+        finally:
+            self._writer.close()
+
+
 def make_file(
     stream: Stream,
     mode: str,
+    *,
     buffering: int | None,
     encoding: str | None,
     errors: str | None,
@@ -125,18 +163,18 @@ def make_file(
         raise ValueError("unbuffered streams must be binary")
     file: io.BufferedIOBase = Reader(stream)
     if "w" in mode:
-        writer = _buffered(Writer(stream), buffering)
-        file = io.BufferedRWPair(Reader(stream), writer) if "r" in mode else writer
+        writer = _buffered(stream, buffering)
+        file = Both(stream, writer) if "r" in mode else writer
     if binary:
         return file
     return io.TextIOWrapper(file, encoding, errors, newline)  # type: ignore[arg-type]  # has no name, as sockets' files
 
 
-def _buffered(writer: Writer, buffering: int | None) -> io.BufferedIOBase:
+def _buffered(stream: Stream, buffering: int | None) -> io.BufferedIOBase:
     if buffering == 0:
-        return writer
+        return Writer(stream)
     size = io.DEFAULT_BUFFER_SIZE if buffering is None or buffering < 2 else buffering
-    return io.BufferedWriter(writer, size)
+    return io.BufferedWriter(_Piecewise(stream), size)
 
 
-__all__ = ["Reader", "Writer", "make_file"]
+__all__ = ["Both", "Reader", "Writer", "make_file"]

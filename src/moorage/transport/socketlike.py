@@ -7,7 +7,7 @@ Refuses   `close` and `detach`: whoever holds the socket answers those.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class SocketLike(Stream):
         newline: str | None = None,
     ) -> BufferedIOBase | TextIOWrapper:
         """A file over this connection; as `socket.makefile`, but a timeout loses no byte."""
-        return make_file(self, mode, buffering, encoding, errors, newline)
+        return make_file(self, mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
 
     # Timeouts
 
@@ -132,9 +132,22 @@ class SocketLike(Stream):
             self._recv = plain
         return (data, *received[1:]) if received else (data, [], 0, None)
 
+    def sendmsg(
+        self,
+        buffers: Iterable["ReadableBuffer"],
+        ancdata: Iterable[tuple[int, int, "ReadableBuffer"]] = (),
+        flags: int = 0,
+        /,
+    ) -> int:
+        """Send several buffers, and descriptors over Unix sockets; as `socket.sendmsg`."""
+        ancillary = list(ancdata)  # an iterator would be empty at the second try
+        return self._transmit(lambda data, how: self._sock.sendmsg(data, ancillary, how), list(buffers), flags)
+
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         """Send a binary file from `offset`, at most `count` bytes; returns how many; as `socket.sendfile`."""
-        file.seek(offset)
+        seeks = file.seekable()
+        if seeks:
+            file.seek(offset)
         sent = 0
         while count is None or sent < count:
             data = file.read(min(BLOCK_SIZE, count - sent if count is not None else BLOCK_SIZE))
@@ -142,7 +155,8 @@ class SocketLike(Stream):
                 break
             self.sendall(data)
             sent += len(data)
-        file.seek(offset + sent)
+        if seeks:
+            file.seek(offset + sent)
         return sent
 
     # What the socket says of itself

@@ -13,9 +13,11 @@ Times are seconds on the monotonic clock; 0.0 in `_waiting_since` means that nob
 """
 
 import errno
+import fcntl
 import select
 import socket
-from collections.abc import Iterable
+import sys
+import termios
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from ..deadline import monotonic
@@ -65,24 +67,10 @@ class Stream:
     """Receives and sends on one socket, which it borrows: it never closes it."""
 
     __slots__ = (
-        "_buffer",
-        "_ended",
-        "_limits",
-        "_message_due",
-        "_moved_at",
-        "_raised",
-        "_recv",
-        "_send",
-        "_sock",
-        "_special",
-        "_timeout",
-        "_told",
-        "_until",
-        "_waiter",
-        "_waiting_since",
-        "bytes_received",
-        "bytes_sent",
-    )
+        "_buffer", "_ended", "_in_vain", "_limits", "_message_due", "_moved", "_moved_at", "_raised", "_recv",
+        "_send", "_sock", "_special", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since",
+        "bytes_received", "bytes_sent",
+    )  # fmt: skip
 
     def __init__(self, sock: "Socket", limits: Limits) -> None:
         self._sock = sock
@@ -98,6 +86,9 @@ class Stream:
         self._message_due: float | None = None  # final, for the block that has begun
         self._waiting_since = 0.0
         self._moved_at = 0.0
+        self._moved = 0  # bytes, both ways, at the last wait
+        self._in_vain: dict[int, float] = {}  # seconds waited since then, by timeouts that the handler swallowed
+        self._unsent = 0  # bytes that the peer had not taken when they were last counted
         self._ended: Cause | None = None  # the server ended it
         self._told = False  # end of stream by drain: what has arrived is still delivered
         self._raised: BaseException | None = None  # the last exception of this stream's making
@@ -114,7 +105,7 @@ class Stream:
         self._waiting_since = monotonic()
         try:
             data = self._recv(size)
-        except OSError as error:
+        except BaseException as error:
             self._failed(error)
         self._waiting_since = 0.0
         if data:
@@ -135,13 +126,13 @@ class Stream:
         With a `size` at most so many bytes, as files do; without, a line longer than `line_limit`
         raises `TooLarge`.  A begun line has `message_timeout` seconds.
         """
-        if not self._buffer:
-            data = self.recv(RECV_SIZE)
-            if data.find(b"\n") + 1 == len(data) and (size is None or size < 0 or size >= len(data)):
-                return data  # exactly one line, or the end of the stream: no copy
-            self._buffer = bytearray(data)
         strict = size is None or size < 0
         limit = self._limits.line_limit if size is None or size < 0 else size
+        if not self._buffer and limit:
+            data = self.recv(RECV_SIZE)
+            if data.find(b"\n") + 1 == len(data) <= limit:
+                return data  # exactly one line, or the end of the stream: no copy
+            self._buffer = bytearray(data)
         end = self._find(b"\n", limit, strict)
         return self._take(len(self._buffer) if end is None else end)
 
@@ -150,6 +141,8 @@ class Stream:
 
         Raises `Incomplete` when the stream ends before, `TooLarge` above `message_limit`.
         """
+        if size < 0:
+            raise ValueError(f"read_exactly needs a size of zero or more, not {size}")
         if size > self._limits.message_limit:
             self._too_large(f"a block of {size} bytes is above message_limit ({self._limits.message_limit} bytes)")
         while len(self._buffer) < size:
@@ -181,16 +174,6 @@ class Stream:
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """Send what the kernel takes, at least one byte, and return the number; as `socket.send`."""
         return self._transmit(self._send, data, flags)
-
-    def sendmsg(
-        self,
-        buffers: Iterable["ReadableBuffer"],
-        ancdata: Iterable[tuple[int, int, "ReadableBuffer"]] = (),
-        flags: int = 0,
-        /,
-    ) -> int:
-        """Send several buffers, and descriptors over Unix sockets; as `socket.sendmsg`."""
-        return self._transmit(lambda data, how: self._sock.sendmsg(data, ancdata, how), list(buffers), flags)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
         """Send everything.  `TimeoutError` or `write_stalled` only when no byte moves for that long."""
@@ -238,14 +221,16 @@ class Stream:
 
     def _recv_special(self, size: int, flags: int) -> bytes:
         self._check(False)
-        if self._buffer and size:
-            if flags & MSG_PEEK:
-                return bytes(self._buffer[:size])
-            if flags & MSG_WAITALL:
-                while len(self._buffer) < size and self._fill(size - len(self._buffer)):
-                    pass
-            return self._take(min(size, len(self._buffer)))
-        return self._receive(size, flags)
+        if size < 0:
+            raise ValueError("negative buffersize in recv")
+        if flags & MSG_WAITALL and not flags & (MSG_PEEK | MSG_DONTWAIT):
+            while len(self._buffer) < size and self._fill(size - len(self._buffer)):
+                pass
+        elif size and not self._buffer:
+            return self._receive(size, flags)
+        if flags & MSG_PEEK:
+            return bytes(self._buffer[:size])
+        return self._take(min(size, len(self._buffer)))
 
     def _receive(self, size: int, flags: int = 0) -> bytes:
         """One receive, after a wait if need be; b"" at the end of the stream."""
@@ -325,25 +310,32 @@ class Stream:
     def _wait(self, mask: int) -> None:
         """Return when the socket is ready, or the reader was told; raise at a timeout or a final deadline."""
         assert self._waiter is not None
-        begun = monotonic()
-        reading = mask == READ
+        begun, reading = monotonic(), mask == READ
+        if self._moved != self.bytes_received + self.bytes_sent:
+            self._moved = self.bytes_received + self.bytes_sent
+            self._in_vain.clear()
+        since = begun - self._in_vain.get(mask, 0.0)
         if reading:
-            self._waiting_since = begun
+            self._waiting_since = since
+        else:
+            self._unsent = _unsent(self._sock)
         try:
             while True:
                 self._check(not reading)
                 if reading and self._told:
                     return
-                due, final = self._next_due(begun, reading)
-                if self._waiter.wait(self._sock.fileno(), mask, None if due is None else max(0.0, due - monotonic())):
+                due, final = self._next_due(begun, since, reading)
+                left = None if due is None else max(0.0, due - monotonic())
+                is_late = self._until is not None and begun > self._until  # ready or not, nothing more is wanted
+                if not is_late and self._waiter.wait(self._sock.fileno(), mask, left):
                     return
                 if due is not None and monotonic() >= due:
-                    self._time_is_up(final, reading)
+                    self._time_is_up(final, mask, since)
         finally:
             if reading:
                 self._waiting_since = 0.0
 
-    def _next_due(self, begun: float, reading: bool) -> tuple[float | None, Cause | None]:
+    def _next_due(self, begun: float, since: float, reading: bool) -> tuple[float | None, Cause | None]:
         """The next moment at which this wait ends, and the cause if that is final."""
         due, final = self._until, None
         if self._timeout is not None and (due is None or begun + self._timeout < due):
@@ -355,17 +347,22 @@ class Stream:
         else:
             limit, cause = self._limits.write_timeout, Cause.WRITE_STALLED
         if limit is not None:
-            moment = max(begun, self._moved_at) + limit
+            moment = max(since, self._moved_at) + limit
             if due is None or moment <= due:
                 due, final = moment, cause
         return due, final
 
-    def _time_is_up(self, final: Cause | None, reading: bool) -> None:
+    def _time_is_up(self, final: Cause | None, mask: int, since: float) -> None:
         if final is None:
+            self._in_vain[mask] = monotonic() - since
             self._raised = TimeoutError("timed out")
             raise self._raised
+        if final is Cause.WRITE_STALLED and _unsent(self._sock) < self._unsent:
+            self._unsent = _unsent(self._sock)  # the peer reads, though too slowly for `poll` to say writable
+            self._moved_at = monotonic()
+            return
         self._expire(final)
-        self._check(not reading)
+        self._check(mask == WRITE)
 
     def _end_of_stream(self) -> bytes:
         """End of stream, delivered once the subclass agrees; never after a begun block when told by drain."""
@@ -373,14 +370,14 @@ class Stream:
         self._stream_end()
         return b""
 
-    def _failed(self, error: OSError) -> NoReturn:
+    def _failed(self, error: BaseException) -> NoReturn:
         """Raise what the system said, unless it is what our own end looks like from here."""
         self._waiting_since = 0.0
-        if not isinstance(error, BlockingIOError):
+        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             self._check(False)
-        if error.errno in RESET_ERRNOS:
-            self.record(Cause.RESET)
-            self._raised = error
+            if error.errno in RESET_ERRNOS:
+                self.record(Cause.RESET)
+                self._raised = error
         raise error
 
     def _too_large(self, text: str) -> NoReturn:
@@ -391,3 +388,8 @@ class Stream:
     def _incomplete(self, wanted: str) -> NoReturn:
         self._raised = Incomplete(bytes(self._buffer), wanted)
         raise self._raised
+
+
+def _unsent(sock: "Socket") -> int:
+    """Bytes that wait for the peer to take them."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)

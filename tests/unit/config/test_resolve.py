@@ -156,13 +156,12 @@ _names = st.sampled_from(["max_connections", "idle_timeout", "backlog", "nodelay
 
 @given(bind=st.one_of(_value, st.tuples(_value, _value), st.lists(_value)), options=st.dictionaries(_names, _value))
 def test_any_arguments_are_resolved_or_a_setting_error(bind: object, options: dict[str, object]) -> None:
+    sentence = ""
     try:
-        server, listeners = resolve(bind, options)
+        assert resolve(bind, options)[1]
     except SettingError as error:
-        assert "\n" not in str(error)
-    else:
-        assert isinstance(server, ServerSettings)
-        assert listeners
+        sentence = str(error)
+    assert "\n" not in sentence
 
 
 def test_nothing_is_opened_while_settings_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,13 @@ def test_environment_gives_settings_and_several_addresses() -> None:
     assert layer.listeners[1]["nodelay"].value == "off"
 
 
+def test_place_for_addresses_that_holds_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"bind \(the variable MOORAGE_BIND\) is empty"):
+        from_environment({"MOORAGE_BIND": " "})
+    with pytest.raises(SettingError, match=r"bind .* is empty"):
+        from_file(write(tmp_path / "m.toml", "bind = []"), tmp_path)
+
+
 def test_unknown_variable_is_named_with_the_nearest() -> None:
     with pytest.raises(SettingError, match="MOORAGE_IDLE_TIMEOT: did you mean MOORAGE_IDLE_TIMEOUT"):
         from_environment({"MOORAGE_IDLE_TIMEOT": "5m"})

@@ -127,8 +127,7 @@ _anything = st.one_of(
 def test_any_value_is_converted_or_a_setting_error(settings: Settings, name: str, value: object, shell: bool) -> None:
     try:
         converted = convert(settings, name, Given(value, "a test", shell))
-    except SettingError as error:
-        assert name in str(error)
-    else:
-        assert convert(settings, name, Given(converted, "a test")) == converted
-        assert isinstance(show(settings, name, converted), str)
+    except SettingError:
+        return
+    assert convert(settings, name, Given(converted, "a test")) == converted
+    assert isinstance(show(settings, name, converted), str)

@@ -1,8 +1,7 @@
 """Limiter: few lines, and a count of the others."""
 
-from support.clock import FakeClock
-
 from moorage.observe.limiter import Limiter
+from support.clock import FakeClock
 
 
 def test_lines_beyond_the_burst_are_left_out_and_counted() -> None:

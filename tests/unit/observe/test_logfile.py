@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_standard_error_is_the_default(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 @bare_root()
+def test_number_of_a_closed_standard_error_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    handler = LineHandler()
+    assert os.path.samestat(os.fstat(handler._fd), os.stat(os.devnull))
+    os.close(handler._fd)
+
+
+@bare_root()
 def test_close_leaves_everything_as_it_was(tmp_path: Path) -> None:
     before = (OURS.level, OURS.propagate, OURS.handlers[:], ROOT.level, ROOT.handlers[:])
     setup_logging(ServerSettings(log_file=str(tmp_path / "log"), log_level="debug")).close()
@@ -76,9 +85,7 @@ def test_configuration_of_the_program_is_left_alone() -> None:
 
 
 @bare_root()
-def test_named_file_is_written_besides_the_configuration_of_the_program(
-    tmp_path: Path, bare_root: logging.Logger
-) -> None:
+def test_named_file_is_written_besides_the_configuration_of_the_program(tmp_path: Path) -> None:
     theirs = logging.NullHandler()
     ROOT.addHandler(theirs)
     path = tmp_path / "log"

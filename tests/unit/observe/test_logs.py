@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
-from support.clock import FakeClock
 
 from moorage.config import ServerSettings
 from moorage.events import (
@@ -34,6 +33,7 @@ from moorage.events import (
 )
 from moorage.observe.limiter import BURST, WINDOW, Limiter
 from moorage.observe.logs import LogSubscriber, log_events
+from support.clock import FakeClock
 
 PEER = ("192.0.2.1", 4000)
 
@@ -58,7 +58,7 @@ class Log:
 
     def __init__(self, level: int = logging.DEBUG, log_connections: bool = False) -> None:
         self.events, self.clock, self.lines = Events(), FakeClock(), Lines()
-        logger = logging.Logger("moorage.test", level)
+        logger = logging.Logger("moorage.test", level)  # noqa: LOG001  # which no other test shares
         logger.addHandler(self.lines)
         self.subscriber = LogSubscriber(
             self.events, log_connections=log_connections, logger=logger, limiter=Limiter(clock=self.clock)
@@ -74,6 +74,10 @@ def closed(cause: Cause, id: int = 1) -> ConnectionClosed:
     return ConnectionClosed(id, PEER, cause, Phase.HANDLER, 10, 20, 1.5, 0.25, 1.0)
 
 
+END = (
+    "connection 1 from 192.0.2.1:4000 ended: message_deadline in phase handler, 10 bytes in, 20 out, "
+    "1.500 s (0.250 queued, 1.000 handled)"
+)
 SAMPLES: dict[Event, tuple[str, str]] = {
     ServerStarted((("127.0.0.1", 1), ("::1", 2, 0, 0), "/run/x"), "threads"): (
         "INFO",
@@ -98,8 +102,7 @@ SAMPLES: dict[Event, tuple[str, str]] = {
     ),
     closed(Cause.MESSAGE_DEADLINE): (
         "INFO",
-        "connection 1 from 192.0.2.1:4000 ended: message_deadline in phase handler, 10 bytes in, 20 out, "
-        "1.500 s (0.250 queued, 1.000 handled)",
+        END,
     ),
     HandlerFailed(1, PEER, ValueError("x")): ("ERROR", "the handler of connection 1 from 192.0.2.1:4000 failed"),
     HandlersCut(("a stack",)): (

@@ -66,7 +66,9 @@ def readable(children: Children, seconds: float = SOON) -> bool:
 
 
 class TestRules:
-    def test_fork_at_the_limit_refuses_as_the_system_would(self, make: Callable[..., Children], system: FakeSystem) -> None:
+    def test_fork_at_the_limit_refuses_as_the_system_would(
+        self, make: Callable[..., Children], system: FakeSystem
+    ) -> None:
         children = make(2, system=system)
         children.fork(hang)
         assert [children.full, children.fork(hang).ended, children.full] == [False, False, True]
@@ -75,7 +77,9 @@ class TestRules:
         assert caught.value.errno == errno.EAGAIN
         assert children.pids == {1001, 1002}
 
-    def test_reap_frees_a_place_and_reports_each_end_once(self, make: Callable[..., Children], system: FakeSystem) -> None:
+    def test_reap_frees_a_place_and_reports_each_end_once(
+        self, make: Callable[..., Children], system: FakeSystem
+    ) -> None:
         ends: list[tuple[int, int | None]] = []
         children = make(2, lambda child, status: ends.append((child.pid, status)), system)
         first, second = children.fork(hang), children.fork(hang)
@@ -146,7 +150,9 @@ class TestRules:
         assert not children.pids
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
-    def test_child_closes_runs_and_leaves_in_this_order(self, make: Callable[..., Children], system: FakeSystem) -> None:
+    def test_child_closes_runs_and_leaves_in_this_order(
+        self, make: Callable[..., Children], system: FakeSystem
+    ) -> None:
         children, steps = make(2, system=system), list[str]()
         children.fork(hang)
         system.be_the_child = True

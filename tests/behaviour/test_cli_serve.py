@@ -1,0 +1,268 @@
+"""`moorage serve`, as an operator has it: a process, its log, its signals, its status."""
+
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.client import SOON, Client
+from support.waiting import eventually
+
+MOORAGE = [sys.executable, "-m", "moorage"]
+
+
+class Serving:
+    """One `moorage serve` process and its log, line by line."""
+
+    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [*MOORAGE, "serve", *arguments],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line)
+
+    def hear(self, pattern: str) -> re.Match[str]:
+        """The next line that holds the pattern."""
+        while True:
+            self.log.append(self._lines.get(timeout=SOON))
+            if match := re.search(pattern, self.log[-1]):
+                return match
+
+    def address(self) -> Any:
+        match = self.hear(r"listening on (?:unix:(\S+)|\[?([^\s\]]+)\]?:(\d+)) ")
+        return match[1] or (match[2], int(match[3]))
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        status = self.process.wait(SOON)
+        self._reader.join(SOON)
+        while not self._lines.empty():
+            self.log.append(self._lines.get())
+        return status
+
+    def said(self, text: str) -> bool:
+        return any(text in line for line in self.log)
+
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers in an empty folder; none outlives the test."""
+    servers: list[Serving] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> Serving:
+        servers.append(Serving(*arguments, cwd=tmp_path, env=env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.status()
+
+
+def test_echo_is_served_and_the_log_says_where_and_how_to_try(serve: Serve) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0")
+    host, port = server.address()
+    server.hear(f"try: nc 127.0.0.1 {port}")
+    with Client((host, port)) as client:
+        assert client.ask(b"hello\n") == b"hello\n"
+
+
+@pytest.mark.parametrize("runner", ["threads", "forks", "inline"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_signal_to_stop_drains_and_leaves_with_status_0(serve: Serve, number: signal.Signals, runner: str) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", "--drain-quiet", "100ms", "--runner", runner)
+    with Client(server.address()) as client:
+        assert client.ask(b"half") == b"half"
+        server.signal(number)
+        server.hear("draining 1 connection")
+        assert client.rest() == b""
+    assert server.status() == 0
+    assert server.said("no connection cut")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_second_signal_to_stop_ends_now_with_status_0(serve: Serve, number: signal.Signals) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", "--drain-quiet", "1d", "--drain-timeout", "off")
+    with Client(server.address()) as client:
+        client.ask(b"busy")
+        server.signal(signal.SIGTERM)
+        server.hear("draining 1 connection")
+        server.signal(number)
+        assert client.is_cut()
+        assert server.status() == 0
+
+
+def test_quit_ends_now_with_status_0(serve: Serve) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", "--drain-quiet", "1d", "--drain-timeout", "off")
+    with Client(server.address()) as client:
+        client.ask(b"busy")
+        server.signal(signal.SIGQUIT)
+        assert client.is_cut()
+        assert server.status() == 0
+
+
+def test_connections_cut_at_the_deadline_are_one_warning_with_their_count(serve: Serve) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", "--drain-timeout", "0")
+    address = server.address()
+    with Client(address) as one, Client(address) as two:
+        one.ask(b"a")
+        two.ask(b"a")
+        server.signal(signal.SIGTERM)
+        assert server.status() == 0
+    cut = [line for line in server.log if "WARNING" in line and "cut" in line]
+    assert len(cut) == 1
+    assert "2 connections cut" in cut[0]
+
+
+def test_signal_during_the_start_still_stops_with_status_0(serve: Serve, tmp_path: Path) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0")
+    server.hear("listening")
+    server.signal(signal.SIGTERM)
+    assert server.status() == 0
+
+
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR2", "SIGTTIN", "SIGTTOU"])
+def test_signal_that_needs_a_supervisor_changes_nothing_but_the_log(serve: Serve, number: str) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0")
+    address = server.address()
+    server.signal(signal.Signals[number])
+    server.hear(f"WARNING .*{number} asks for.*no supervisor")
+    with Client(address) as client:
+        assert client.ask(b"here") == b"here"
+
+
+def test_usr1_opens_the_log_file_anew(serve: Serve, tmp_path: Path) -> None:
+    log, moved = tmp_path / "log", tmp_path / "log.1"
+    server = serve("echo", "--bind", "127.0.0.1:0", "--log-file", str(log))
+    eventually(lambda: log.exists() and "try:" in log.read_text(), SOON)
+    log.rename(moved)
+    server.signal(signal.SIGUSR1)
+    eventually(lambda: log.exists() and "opened anew" in log.read_text(), SOON)
+    server.signal(signal.SIGTERM)
+    assert server.status() == 0
+    assert "stopped" in log.read_text()
+    assert "stopped" not in moved.read_text()
+
+
+def test_json_log_is_one_object_a_line(serve: Serve) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", "--log-format", "json", "--log-connections")
+    server.hear("ServerStarted")
+    started = json.loads(server.log[-1])
+    host, _, port = started["addresses"][0].rpartition(":")
+    with Client((host, int(port))) as client:
+        client.ask(b"abc")
+    server.hear("ConnectionClosed")
+    closed = json.loads(server.log[-1])
+    assert (closed["cause"], closed["bytes_received"], closed["bytes_sent"]) == ("peer_closed", 3, 3)
+    assert closed["peer"].startswith("127.0.0.1:")
+
+
+def test_settings_come_from_file_environment_and_flags(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "moorage.toml").write_text(f"bind = 'unix:{tmp_path}/s'\nlog_format = 'json'\nlog_level = 'error'")
+    server = serve("echo", "--log-level", "info", env={"MOORAGE_LOG_FORMAT": "text"})
+    assert server.address() == f"{tmp_path}/s"
+    server.hear(f"settings read from {tmp_path}/moorage.toml")
+
+
+def test_handler_of_a_file_is_served_and_its_failure_logged_with_its_traceback(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handle(conn):\n    raise LookupError('mine')\n")
+    server = serve("app.py:handle", "--bind", "[::1]:0")
+    host, port = server.address()
+    with Client((host, port, 0, 0)) as client:
+        client.is_cut()
+    server.hear(r"ERROR .*the handler of connection 1 from \[::1\]:\d+ failed")
+    server.hear("LookupError: mine")
+
+
+def test_several_listeners_are_served_each_with_its_settings(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = serve("echo", "--bind", "127.0.0.1:0", "--bind", f"unix:{path},unix-mode=660")
+    host, port = server.hear(r"listening on ([0-9.]+):(\d+), unix:").groups()
+    assert path.stat().st_mode & 0o777 == 0o660
+    for address in ((host, int(port)), str(path)):
+        with Client(address) as client:
+            assert client.ask(b"x") == b"x"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def refused(tmp_path: Path, *arguments: str) -> str:
+    """The sentence for a mistake, which ends the process with status 2 before anything is served."""
+    run = subprocess.run(
+        [*MOORAGE, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=SOON, check=False
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.startswith("moorage: ")
+    return run.stderr
+
+
+def test_port_in_use_is_named_and_nothing_half_open_is_left(tmp_path: Path, taken: int) -> None:
+    path = tmp_path / "s"
+    sentence = refused(tmp_path, "serve", "echo", "--bind", f"unix:{path}", "--bind", f"127.0.0.1:{taken}")
+    assert f"127.0.0.1:{taken}" in sentence
+    assert not path.exists()
+    assert sorted(tmp_path.iterdir()) == []
+
+
+def test_path_that_is_no_socket_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    assert str(path) in refused(tmp_path, "serve", "echo", "--bind", f"unix:{path}")
+    assert path.read_text() == "data"
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "echo", "--max-conections", "5"],
+        ["serve", "echo", "--max-connections", "0"],
+        ["serve", "absent.py:x"],
+        ["serve", "json:absent"],
+        ["serve", "json:JSONEncoder"],
+        ["serve", "echo", "--bind", "systemd:web"],
+        ["check", "--config", "absent.toml"],
+        ["run", "absent.py"],
+        ["run", "-m", "absent_module"],
+    ],
+    ids=" ".join,
+)
+def test_mistake_of_the_operator_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    assert len(refused(tmp_path, *arguments)) < 300
