@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from moorage.config.version import VERSION  # noqa: E402  # the path above comes first
+from moorage.config.version import VERSION
 
 project = "Moorage"
 author = "Moorage contributors"

@@ -176,10 +176,6 @@ class Connection(SocketLike):
         has_left = self.state is State.LINGERING
         return has_left or self._ended is not None or (self._told and self.state is not State.HANDLER)
 
-    def is_own(self, error: BaseException) -> bool:
-        """Whether this very exception was raised by this connection: then it is quiet."""
-        return error is self._raised
-
     def open(self) -> None:
         """Begin the deadlines; in the Watch's thread."""
         self._schedule()
@@ -266,8 +262,7 @@ class Connection(SocketLike):
 
     def _raise_end(self, cause: Cause) -> NoReturn:
         self._swallowed += 1
-        self._raised = (ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(cause)
-        raise self._raised
+        raise self._own((ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(cause))
 
     # Deadlines, in the Watch's thread
 
@@ -347,7 +342,7 @@ class Connection(SocketLike):
         self._home.forget(self)
         if self.cause in self._home.events.ends:
             self._home.events.emit(self._closed_event())
-        self._rfile = self._wfile = self._timer = self._raised = self.on_drain = None  # no cycles
+        self._rfile = self._wfile = self._timer = self.on_drain = None  # no cycles
 
     def _closed_event(self) -> ConnectionClosed:
         begun, left = self._handled_at, self._left_at or monotonic()

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from .deadline import Clock, monotonic, soonest
-from .events import Cause, DrainFinished, DrainStarted, Events
+from .events import Address, Cause, DrainFinished, DrainStarted, Events, HandlerFailed
 
 LAST_PART = 0.1  # of the window: then nobody need be quiet any more
 LOOK_EVERY = 0.25  # seconds between two looks at busy connections; there is no event for "waits again"
@@ -28,6 +28,7 @@ class Guest(Protocol):
     """What a drain needs of a connection."""
 
     id: int
+    peer: Address
     on_drain: Call | None
 
     @property
@@ -111,7 +112,7 @@ class Drain:
         self._clock = clock
         self._doors: Sequence[Door] = ()
         self._open: set[Door] = set()  # doors that still let somebody in
-        self._delayed = False
+        self._delayed: Tellings | None = None  # asked for, and not begun
         self._tellings: Tellings | None = None
         self._is_over = False
         self._timer: Timer | None = None
@@ -132,12 +133,24 @@ class Drain:
             self._look()
         elif timeout == 0 or not self._settings.drain_delay:
             self._begin(doors, shut, timeout, cause)
-        elif not self._delayed:
-            self._delayed = True
-            self._watch.call_at(
-                self._clock() + self._settings.drain_delay,
-                lambda: None if self._tellings else self._begin(doors, shut, timeout, cause),
-            )
+        else:
+            self._delay(doors, shut, timeout, cause)
+
+    def _delay(self, doors: Sequence[Door], shut: Callable[[Door], None], timeout: float | None, cause: Cause) -> None:
+        """Begin after `drain_delay`, with the nearest of the deadlines that were asked for until then."""
+        moment = self._clock() + self._settings.drain_delay
+        deadline = None if timeout is None else moment + timeout
+        if self._delayed is not None:
+            self._delayed.hasten(deadline, cause)
+            return
+        delayed = self._delayed = Tellings(self._settings, moment, deadline, cause)
+
+        def begin() -> None:
+            if self._tellings is None:
+                left = None if delayed.deadline is None else max(0.0, delayed.deadline - self._clock())
+                self._begin(doors, shut, left, delayed.cause)
+
+        self._watch.call_at(moment, begin)
 
     def _begin(self, doors: Sequence[Door], shut: Callable[[Door], None], timeout: float | None, cause: Cause) -> None:
         now = self._clock()
@@ -151,10 +164,19 @@ class Drain:
         for door in doors:
             door.finish_backlog(partial(self._is_shut, door, shut))
         self._runner.drain(self._tellings.deadline)
-        calls = [guest.on_drain for guest in self._guests if guest.on_drain is not None]
+        calls = [partial(self._notify, guest) for guest in self._guests if guest.on_drain is not None]
         if calls:
             self._runner.notify(calls)
         self._look()
+
+    def _notify(self, guest: Guest) -> None:
+        """Let the handler say goodbye; what it raises costs nobody else theirs."""
+        try:
+            if guest.on_drain is not None:  # it may have left meanwhile
+                guest.on_drain()
+        except Exception as error:
+            if HandlerFailed in self._events.wanted:
+                self._events.emit(HandlerFailed(guest.id, guest.peer, error))
 
     def _is_shut(self, door: Door, shut: Callable[[Door], None]) -> None:
         self._open.discard(door)

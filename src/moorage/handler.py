@@ -48,8 +48,8 @@ class BaseRequestHandler(stdlib.BaseRequestHandler):
 class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
     """Adds `self.rfile` and `self.wfile`.
 
-    Class settings, as in the standard library: `timeout` (seconds; recoverable), `rbufsize` (ignored: the
-    connection buffers), `wbufsize` (0: each write is sent at once), `disable_nagle_algorithm`.
+    Class settings, as in the standard library: `timeout` (seconds; recoverable), `rbufsize` (0: a read returns
+    what is there; else the connection buffers), `wbufsize` (0: each write is sent at once), `disable_nagle_algorithm`.
     """
 
     def setup(self) -> None:
@@ -57,9 +57,9 @@ class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
         self.connection = self.request
         if self.timeout is not None:
             self.connection.settimeout(self.timeout)
-        if self.disable_nagle_algorithm:
+        if self.disable_nagle_algorithm and self.connection.family != socket.AF_UNIX:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self.rfile = self.connection.rfile
+        self.rfile = self.connection.rfile if self.rbufsize else self.connection.makefile("rb", 0)
         self.wfile = self.connection.wfile if self.wbufsize == 0 else self.connection.makefile("wb", self.wbufsize)
 
     def finish(self) -> None:

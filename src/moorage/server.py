@@ -25,6 +25,7 @@ from .drain import LEAVE_SECONDS, Drain
 from .errors import InternalError, MoorageError
 from .events import Address, Cause, Events, HandlersCut, ServerResumed, ServerStarted, ServerStopped, ServerSuspended
 from .handler import Service, adapt
+from .interrupts import woken_by_signals
 from .listener import Listener, open_listeners
 from .observe.logs import log_events
 from .reception import Reception
@@ -243,8 +244,9 @@ class Server:
         try:
             self._open_doors()
             self._started.set()
-            while self._lifecycle is not State.CLOSED:
-                self.watch.turn()
+            with woken_by_signals(self.watch):
+                while self._lifecycle is not State.CLOSED:
+                    self.watch.turn()
         except BaseException as error:
             self._error = error
         finally:

@@ -9,11 +9,11 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from support.client import SOON, Client
-from support.house import Background, Journal, Open, Place, connected
 
 from moorage import Connection, ConnectionEnded
 from moorage.events import Cause
+from support.client import SOON, Client
+from support.house import Background, Journal, Open, Place, connected
 
 REPLY = b"HTTP/1.1 413 Too Large\r\n\r\n" + b"r" * 5000
 
@@ -75,7 +75,8 @@ def test_reply_arrives_although_the_handler_closes_the_connection_itself(house: 
     assert opened.cause() is Cause.HANDLER_DONE
 
 
-@pytest.mark.families("tcp4", "unix")
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "forks")
 def test_peer_that_never_closes_costs_two_seconds_and_no_thread(house: Open) -> None:
     opened = house(lambda conn: conn.sendall(REPLY))
     with Client(opened.server.address) as client:
@@ -138,7 +139,7 @@ def test_every_call_after_the_end_raises(house: Open, journal: Journal) -> None:
         for call in (
             lambda: conn.recv(1),
             lambda: conn.recv_into(bytearray(1)),
-            lambda: conn.rfile.readline(),
+            conn.rfile.readline,
             lambda: conn.rfile.read(1),
             lambda: conn.read_exactly(1),
             lambda: conn.send(b"x"),

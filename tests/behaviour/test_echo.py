@@ -6,11 +6,11 @@ import socketserver
 import threading
 
 import pytest
-from support.client import Client
-from support.house import Background, Journal, Open, Place, connected
 
 from moorage import Connection, Server
 from moorage.events import Cause, Phase
+from support.client import Client
+from support.house import Background, Journal, Open, Place, connected
 
 CLIENT = contextvars.ContextVar("CLIENT", default=b"nobody")
 

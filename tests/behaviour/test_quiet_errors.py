@@ -9,11 +9,11 @@ import socketserver
 from collections.abc import Callable
 
 import pytest
-from support.client import Client
-from support.house import House, Open
 
 from moorage import Connection, ConnectionEnded, Incomplete, TooLarge
 from moorage.events import Cause
+from support.client import Client
+from support.house import House, Open
 
 FEW = pytest.mark.families("tcp4", "unix")
 

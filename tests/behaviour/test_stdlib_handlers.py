@@ -2,12 +2,13 @@
 
 import socket
 import socketserver
+from typing import Any
 
 import pytest
-from support.house import Journal, Open, Place
 
 import moorage
 from moorage.events import Cause
+from support.house import Journal, Open, Place
 
 
 class Lines(socketserver.StreamRequestHandler):
@@ -100,6 +101,21 @@ def test_handler_echoes(house: Open, handler: type[socketserver.BaseRequestHandl
 
 
 @pytest.mark.parametrize("base", [socketserver.StreamRequestHandler, moorage.StreamRequestHandler])
+def test_unbuffered_read_returns_what_is_there(house: Open, base: type[socketserver.StreamRequestHandler]) -> None:
+    class Raw(base):  # type: ignore[misc, valid-type]
+        rbufsize = 0
+
+        def handle(self) -> None:
+            while data := self.rfile.read(8192):
+                self.wfile.write(data)
+
+    client = house(Raw).client()
+    assert client.ask(b"not 8192 bytes") == b"not 8192 bytes"
+    client.say_no_more()
+    assert client.rest() == b""
+
+
+@pytest.mark.parametrize("base", [socketserver.StreamRequestHandler, moorage.StreamRequestHandler])
 def test_what_is_buffered_is_sent_at_the_end(house: Open, base: type[socketserver.StreamRequestHandler]) -> None:
     class Last(base):  # type: ignore[misc, valid-type]
         wbufsize = 4096
@@ -132,7 +148,8 @@ def test_server_that_a_handler_sees_is_the_server(house: Open, journal: Journal,
             journal.write(self.server.RequestHandlerClass.__name__)
             journal.write(self.server.state.greeting)  # type: ignore[attr-defined]
             if place.runner != "forks":  # there, a child has no listener
-                journal.write(self.server.socket.fileno() == self.server.fileno() >= 0)
+                listening: Any = self.server
+                journal.write(listening.socket.fileno() == listening.fileno() >= 0)
             journal.write(self.client_address == self.request.peer)
 
     def start(server: moorage.Server) -> None:

@@ -25,7 +25,9 @@ class Client(socket.socket):
     """One client, as a socket with a few words more."""
 
     def __init__(self, address: Any, receive_buffer: int | None = None) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if len(address) == 4 else socket.AF_INET
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if len(address) == 4 else socket.AF_INET
+        )
         with _making:
             super().__init__(family, socket.SOCK_STREAM)
             _everybody.add(self)

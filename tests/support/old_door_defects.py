@@ -160,7 +160,7 @@ def tls_close_without_notify(door: Door) -> Seen:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(os.environ["TEST_CERTIFICATE"])
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             self.wfile.write(self.rfile.readline())
 
@@ -195,7 +195,7 @@ def unbounded_threads(door: Door) -> Seen:
 def setup_raises(door: Door) -> Seen:
     called = []
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         def setup(self) -> None:
             raise LookupError("no setup")
 
@@ -214,7 +214,7 @@ def resets_are_printed(door: Door) -> Seen:
     log = Lines()
     handled = threading.Semaphore(0)
 
-    class Server(door.ThreadingTCPServer):  # type: ignore[name-defined, misc]
+    class Server(door.ThreadingTCPServer):  # type: ignore[misc]
         def shutdown_request(self, request: Any) -> None:
             super().shutdown_request(request)
             handled.release()
@@ -233,7 +233,7 @@ def own_errors_are_printed(door: Door) -> Seen:
     """No defect: a handler's own TimeoutError, and a ConnectionError that is not of this client."""
     errors = [TimeoutError("of a future"), ConnectionResetError("of a database"), ValueError("a bug")]
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         timeout = 5
 
         def handle(self) -> None:
@@ -253,7 +253,7 @@ def own_errors_are_printed(door: Door) -> Seen:
 def readline_without_a_limit(door: Door) -> Seen:
     got: list[Any] = []
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             try:
                 got.append(len(self.rfile.readline()))
@@ -285,7 +285,7 @@ def backlog_of_five(door: Door) -> Seen:
 def drip_feed(door: Door) -> Seen:
     done = threading.Event()
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         timeout = 1
         message_timeout = 1.0
 
@@ -310,7 +310,7 @@ def timeout_loses_the_line(door: Door) -> Seen:
     got: list[str] = []
     timed_out = threading.Event()
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         timeout = 0.3
 
         def handle(self) -> None:
@@ -336,7 +336,7 @@ def timeout_loses_the_line(door: Door) -> Seen:
 def slow_reader_is_cut(door: Door) -> Seen:
     reply = bytes(20_000_000)
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         timeout = 0.5
 
         def handle(self) -> None:
@@ -360,7 +360,7 @@ def peer_stops_reading(door: Door) -> Seen:
     raised: list[str] = []
     done = threading.Event()
 
-    class Handler(door.StreamRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.StreamRequestHandler):  # type: ignore[misc]
         write_timeout = 0.5
 
         def handle(self) -> None:
@@ -381,12 +381,12 @@ def early_reply_is_lost(door: Door) -> Seen:
     reply = bytes(2_000_000)
     closed = threading.Semaphore(0)
 
-    class Handler(door.BaseRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.BaseRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             self.request.recv(1)
             self.request.sendall(reply)
 
-    class Server(door.ThreadingTCPServer):  # type: ignore[name-defined, misc]
+    class Server(door.ThreadingTCPServer):  # type: ignore[misc]
         daemon_threads = True
 
         def close_request(self, request: Any) -> None:
@@ -438,7 +438,7 @@ def _switches(thread: threading.Thread) -> int:
 def status_is_stolen(door: Door) -> Seen:
     """The program's own subprocess ends with 7 while the server is at its limit."""
 
-    class Handler(door.BaseRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.BaseRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             self.request.recv(1)
 
@@ -455,7 +455,7 @@ def status_is_stolen(door: Door) -> Seen:
 
 
 def shutdown_from_a_handler(door: Door) -> Seen:
-    class Handler(door.BaseRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.BaseRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             self.server.shutdown()
 
@@ -491,7 +491,7 @@ def seventeen_loops(door: Door) -> Seen:
     """The recipe's pool: `serve_forever()` of one server in 17 threads."""
     together = threading.Barrier(18)
 
-    class Handler(door.BaseRequestHandler):  # type: ignore[name-defined, misc]
+    class Handler(door.BaseRequestHandler):  # type: ignore[misc]
         def handle(self) -> None:
             together.wait(5)
             self.request.sendall(b"ok")

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["make_certificate", "see"]
 PROGRAM = Path(__file__).with_name("old_door_defects.py")
 
 
-def see(defect: str, module: str, seconds: float = 30.0, **environment: str) -> dict[str, Any]:
+def see(defect: str, module: str, environment: Mapping[str, str], seconds: float = 30.0) -> dict[str, Any]:
     """What this program sees on this module."""
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), defect, module],

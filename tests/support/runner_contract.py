@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 SOON = 20.0  # seconds after which a test gives up
-QUICK = {"drain_quiet": 0.1, "drain_timeout": SOON}
+QUICK: dict[str, Any] = {"drain_quiet": 0.1, "drain_timeout": SOON}
 
 E = TypeVar("E", bound=Event)
 
@@ -487,14 +487,6 @@ class RunnerContract:
             assert second.rest() == b"!"
         assert drain.result()
 
-    def test_drain_is_seen_by_a_handler_that_only_writes(self, start: Start) -> None:
-        running = start(send_while_not_draining)
-        with running.client() as client:
-            rest = in_background(client.rest)
-            drain = in_background(running.server.drain)
-            assert rest.result().endswith(b"the end")
-        assert drain.result()
-
     def test_drain_lets_a_handler_say_goodbye(self, start: Start) -> None:
         running = start(Farewell)
         with running.client() as client:
@@ -567,4 +559,12 @@ class ConcurrentRunnerContract(RunnerContract):
             quiet.close()
             busy.send(b"line\n")
             assert busy.rest() == b"half line\n"
+        assert drain.result()
+
+    def test_drain_is_seen_by_a_handler_that_only_writes(self, start: Start) -> None:
+        running = start(send_while_not_draining)
+        with running.client() as client:
+            rest = in_background(client.rest)
+            drain = in_background(running.server.drain)
+            assert rest.result().endswith(b"the end")
         assert drain.result()

@@ -41,6 +41,14 @@ def read_all(sock: socket.socket) -> bytes:
     return bytes(received)
 
 
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes, fewer at the end of the stream."""
+    received = bytearray()
+    while len(received) < size and (data := sock.recv(size - len(received))):
+        received += data
+    return bytes(received)
+
+
 def shrink(*socks: socket.socket) -> None:
     """Make the kernel's buffers small, so that writing soon has to wait."""
     for sock in socks:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from moorage.config import ListenerSettings, parse_address
+from moorage.config import ListenerSettings, parse_address, plain_address
 from moorage.errors import BindError
-from moorage.config import plain_address
 from moorage.listener import Listener, _bind_error, _unix_error, describe, open_listeners
 from moorage.unix_path import UnixPath
 

@@ -62,8 +62,7 @@ class _Run:
     def status(self) -> int:
         """Serve, and say how it went."""
         try:
-            with CaughtSignals(self._act) as signals:
-                self._server.watch.listen(signals.fileno(), signals.hear)
+            with CaughtSignals(self._act):
                 self._server.serve_forever()
         except OperatorError:
             if not self._is_started:

@@ -4,12 +4,9 @@ Owns      the table of signals, and the handlers that were there before.
 Promises  a second signal to stop ends now; what was there before is put back, whatever happens.
 Refuses   to act: it tells its owner which action was asked for.  A handler runs in the main thread between
           two instructions of it, so it must not wait for anything.
-Note      a signal that comes between the last instruction and the wait of `poll()` would be heard only after
-          the wait, which on an idle server is for ever; hence a pipe that it writes to, and `poll()` hears.
 """
 
 import enum
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -17,8 +14,6 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from ..errors import OperatorError
-
-_PIPE_BYTES = 4096  # one byte for each signal: more than ever wait
 
 
 class Action(enum.Enum):
@@ -60,18 +55,6 @@ class CaughtSignals:
         self._act = act
         self._before: dict[signal.Signals, Any] = {}
         self._asked_to_stop = False
-        self._read = self._write = self._waker_before = -1
-
-    def fileno(self) -> int:
-        """Readable when a signal has come; whoever waits should wait for this too, and `hear` it."""
-        return self._read
-
-    def hear(self) -> None:
-        """Empty what made `fileno` readable; the signals themselves are told by Python."""
-        try:
-            os.read(self._read, _PIPE_BYTES)
-        except BlockingIOError:
-            pass
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -79,8 +62,6 @@ class CaughtSignals:
                 "serve() must be called in the main thread, because signals arrive there: "
                 "call it there, or use Server, which leaves signals alone"
             )
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._waker_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._caught)
         return self
@@ -92,9 +73,6 @@ class CaughtSignals:
             # None: set by something other than Python, which cannot be put back
             signal.signal(number, signal.SIG_DFL if before is None else before)
         self._before.clear()
-        signal.set_wakeup_fd(self._waker_before)
-        os.close(self._write)
-        os.close(self._read)
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         caught = signal.Signals(number)

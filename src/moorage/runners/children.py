@@ -32,6 +32,9 @@ POLL_SECONDS = 0.02
 #: How long a child told by SIGTERM may take before SIGKILL.
 GRACE_SECONDS = 1.0
 
+#: How long the end of a killed child is waited for: one in the middle of a disk access cannot be killed.
+KILL_SECONDS = 5.0
+
 
 class OperatingSystem:
     """The calls that make, tell and wait for processes; tests put a fake in its place."""
@@ -180,7 +183,7 @@ class Children:
         self.tell_all(signal.SIGTERM)
         if not self.wait(Deadline(grace)):
             self.tell_all(signal.SIGKILL)
-            self.wait(Deadline(None))
+            self.wait(Deadline(KILL_SECONDS))
 
     def close(self) -> None:
         """Give the descriptors back; children still alive are left alone, and unknown from now on."""

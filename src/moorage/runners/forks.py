@@ -26,7 +26,7 @@ from ..events import Cause, HandlerFailed
 from ..timers import Timer
 from ..watch import Watch
 from .base import Runner
-from .children import GRACE_SECONDS, Child, Children
+from .children import GRACE_SECONDS, KILL_SECONDS, Child, Children
 from .forked import HELD, Forked, drain_message, end_message, read_stop, stop_message
 from .record import RECORD_BYTES, ClosingRecord
 
@@ -34,9 +34,6 @@ __all__ = ["ForksRunner", "Link"]
 
 #: How often children are asked for where there is no pidfd that would tell.
 POLL_SECONDS = 0.1
-
-#: How long the end of a killed child is waited for: one in the middle of a disk access cannot be killed.
-KILL_SECONDS = 5.0
 
 
 class ForksRunner(Runner):

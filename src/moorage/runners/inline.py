@@ -52,6 +52,7 @@ class TurningWaiter:
     def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
         """Whether the socket became ready within one turn."""
         ready: list[int] = []
+        self._watch.unpark(fd)  # a wait within a wait, of a hook that runs in the turn: the outer one looks again
         self._watch.park(fd, ready.append, mask | select.EPOLLONESHOT)
         try:
             self._watch.turn(timeout)

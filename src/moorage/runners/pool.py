@@ -60,18 +60,30 @@ class ThreadPool:
             return tuple(self._threads)
 
     def submit(self, job: Job) -> bool:
-        """Run this job as soon as a thread is free; returns whether one was."""
+        """Run this job as soon as a thread is free; returns whether one was.
+
+        Raises `RuntimeError` when the system gives no thread and there is none to wait for.
+        """
         with self._lock:
             if self._idle:
                 self._idle.pop().give(job)
                 return True
-            if len(self._threads) >= self.limit:
-                self._jobs.append(job)
-                return False
-            self._count += 1
-            thread = _PoolThread(self, job, f"{self._name}-{self._count}")
-            self._threads.add(thread)
-        return self._start(thread, job)
+            self._jobs.append(job)
+            thread = self._hire()
+        while thread is not None:
+            first = thread.job  # not ours when jobs wait because the system had no thread for them
+            try:
+                self._start(thread)
+            except RuntimeError:
+                with self._lock:
+                    if self._threads or not self.withdraw(job):
+                        return job not in self._jobs
+                raise
+            if first is job:
+                return True
+            with self._lock:
+                thread = self._hire()
+        return False
 
     def withdraw(self, job: Job) -> bool:
         """Take back a job that still waits; False when it was started, or never submitted."""
@@ -95,37 +107,65 @@ class ThreadPool:
                 self._threads.discard(thread)
                 thread.give(None)
         deadline = Deadline(timeout)
-        for one in threads:
-            if one is not threading.current_thread():
+        while others := [one for one in threads if one is not threading.current_thread() and one.is_alive()]:
+            for one in others:
                 one.join(deadline.remaining())
+            if deadline.is_due():
+                break
+            threads = self.threads  # jobs that waited may have got fresh ones
         return [thread for thread in self.threads if thread.is_alive()]
 
-    def _start(self, thread: "_PoolThread", job: Job) -> bool:
+    def _hire(self) -> "_PoolThread | None":
+        """A thread, to be started, for the first of the jobs that wait; None at the limit."""
+        if len(self._threads) >= self.limit:
+            return None
+        self._count += 1
+        thread = _PoolThread(self, f"{self._name}-{self._count}")
+        self._threads.add(thread)
+        if len(self._threads) > self.limit or not self._jobs:  # a signal handler or finaliser came in between
+            self._threads.discard(thread)
+            return None
+        thread.job = self._jobs.popleft()
+        return thread
+
+    def _start(self, thread: "_PoolThread") -> None:
+        job = thread.job
         try:
             thread.start()
-            return True
-        except RuntimeError:  # the system has no more threads: the job waits for one of ours, if there is any
+        except RuntimeError:  # the system has no more threads: the job is the first of those that wait again
             with self._lock:
                 self._threads.discard(thread)
-                if not self._threads:
-                    raise
+                if job is not None:
+                    self._jobs.appendleft(job)
                 if self._idle:  # it became so meanwhile, and looks for no job
-                    self._idle.pop().give(job)
-                    return True
-                self._jobs.append(job)
-                return False
+                    self._idle.pop().give(self._jobs.popleft())
+            raise
 
     def _go_idle(self, thread: "_PoolThread") -> Job | None:
         """A job that waits for a thread; without one the thread is idle from now on, or retired."""
         with self._lock:
-            if not self._reuse or (self._stopping and not self._jobs):
-                self._retire(thread)
-                thread.give(None)
-            elif self._jobs:
+            if self._reuse and self._jobs:
                 return self._jobs.popleft()
-            else:
+            if self._reuse and not self._stopping:
                 self._idle.append(thread)
+                return None
+            self._threads.discard(thread)
+            if self._jobs and not self._is_replaced():
+                self._threads.add(thread)
+                return self._jobs.popleft()
+            thread.give(None)
             return None
+
+    def _is_replaced(self) -> bool:
+        """Whether the next job has a fresh thread; False when the system has none, and this one must do."""
+        fresh = self._hire()
+        if fresh is None:
+            return True
+        try:
+            self._start(fresh)
+            return True
+        except RuntimeError:
+            return False
 
     def _give_up_waiting(self, thread: "_PoolThread") -> bool:
         """Whether this thread may end: False when a job was given to it at the last moment."""
@@ -133,27 +173,22 @@ class ThreadPool:
             if thread not in self._idle:
                 return False
             self._idle.remove(thread)
-            self._retire(thread)
+            self._threads.discard(thread)
             return True
-
-    def _retire(self, thread: "_PoolThread") -> None:
-        self._threads.discard(thread)
-        if self._jobs:
-            self.submit(self._jobs.popleft())  # only without reuse: the next job gets a fresh thread
 
 
 class _PoolThread(threading.Thread):
     """One thread of a pool; `give` wakes it, with None to end it."""
 
-    def __init__(self, pool: ThreadPool, job: Job, name: str) -> None:
+    def __init__(self, pool: ThreadPool, name: str) -> None:
         super().__init__(name=name, daemon=True)
+        self.job: Job | None = None
         self._pool = pool
-        self._job: Job | None = job
         self._given = threading.Lock()  # held while there is no job: `give` releases it
         self._given.acquire()
 
     def give(self, job: Job | None) -> None:
-        self._job = job
+        self.job = job
         self._given.release()
 
     def run(self) -> None:
@@ -161,9 +196,8 @@ class _PoolThread(threading.Thread):
         while job is not None:
             try:
                 job()
-            except BaseException as error:  # reported as a thread's own error; the thread stays
-                if not isinstance(error, SystemExit):
-                    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
+            except BaseException as error:
+                self._report(error)
             job = None  # keep no connection alive while idle
             job = self._pool._go_idle(self) or self._wait()
 
@@ -175,5 +209,13 @@ class _PoolThread(threading.Thread):
         return self._take()
 
     def _take(self) -> Job | None:
-        job, self._job = self._job, None
+        job, self.job = self.job, None
         return job
+
+    def _report(self, error: BaseException) -> None:
+        """As when a thread ends by it; but this one goes on, even when standard error is a closed pipe."""
+        try:
+            if not isinstance(error, SystemExit):
+                threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, self)))
+        except Exception:
+            pass

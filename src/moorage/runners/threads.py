@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from ..connection import Connection
 from ..deadline import monotonic
-from ..events import Cause, PoolSaturated
+from ..events import Cause, HandlerFailed, PoolSaturated
 from ..timers import Timer
 from .base import Runner
 from .pool import ThreadPool
@@ -48,7 +48,10 @@ class ThreadsRunner(Runner):
         """In a thread of their own, since they may block and every pooled thread may be taken."""
         thread = threading.Thread(target=lambda: super(ThreadsRunner, self).notify(calls), name="moorage-drain")
         thread.daemon = True
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads: then one of ours, when it is free
+            self._pool.submit(lambda: super(ThreadsRunner, self).notify(calls))
 
     def has_this_thread(self) -> bool:
         """Whether a handler is asking."""
@@ -56,11 +59,12 @@ class ThreadsRunner(Runner):
 
     def stop(self, timeout: float | None) -> list[str]:
         """Give the threads this many seconds; returns the stacks of those that are still in a handler."""
-        frames = sys._current_frames
+        busy = self._pool.stop(timeout)
+        frames = sys._current_frames()
         return [
-            f"{thread.name}:\n{''.join(traceback.format_stack(frames()[thread.ident]))}"
-            for thread in self._pool.stop(timeout)
-            if thread.ident in frames()
+            f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"
+            for thread in busy
+            if thread.ident in frames
         ]
 
     def _limit_wait(self, connection: Connection, job: Callable[[], None]) -> None:
@@ -79,8 +83,19 @@ class ThreadsRunner(Runner):
     def _run(self, connection: Connection) -> None:
         if self._waits and (timer := self._waits.pop(connection.id, None)):
             timer.cancel()
-        connection.begin(self._waiter() if connection.is_unix else _PLAIN)
+        try:
+            waiter = self._waiter() if connection.is_unix else _PLAIN
+        except OSError as error:  # no descriptor left for its bell: this client's loss
+            self._shed(connection, error)
+            return
+        connection.begin(waiter)
         self._serve(connection)
+
+    def _shed(self, connection: Connection, error: OSError) -> None:
+        connection.end(Cause.SHED)
+        connection.finish()
+        if HandlerFailed in self._events.wanted:
+            self._events.emit(HandlerFailed(connection.id, connection.peer, error))
 
     def _waiter(self) -> WakeableWaiter:
         """The waiter of this thread."""

@@ -34,6 +34,7 @@ class WakeableWaiter:
     """
 
     plain = False
+    _bell = -1  # until it is made, which fails when the process has no descriptor left
 
     def __init__(self) -> None:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

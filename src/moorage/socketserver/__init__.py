@@ -39,6 +39,9 @@ __all__ = [
     "UnixDatagramServer", "UnixStreamServer",
 ]  # fmt: skip
 
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+
 
 def __getattr__(name: str) -> _Any:
     """What programs use of the standard library's module beside its public names."""

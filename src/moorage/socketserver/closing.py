@@ -43,17 +43,17 @@ def close(engine: Engine, request: Any, limit: int) -> None:
         request.close()
     else:
         loop = next(iter(list(engine.loops)), None)
-        if loop is None or engine.lingering >= limit:
+        if loop is None or len(engine.lingering) >= limit:
             _linger_here(request, 0.0)
             request.close()
             return
-        engine.lingering += 1
         sock = socket.socket(request.family, request.type, request.proto, fileno=request.detach())
         if socket.getdefaulttimeout() is not None:
             sock.setblocking(False)
-        release = _once(engine, sock)
+        engine.lingering.add(sock)
+        release = _releaser(engine, sock)
         loop.watch.linger(sock, release)
-        if loop.done.is_set():  # its Watch was closed meanwhile, and may not have seen the socket
+        if loop.is_closed:  # its Watch was closed meanwhile, and may not have seen the socket
             release()
 
 
@@ -93,16 +93,11 @@ def _linger_here(request: socket.socket, seconds: float) -> None:
         pass
 
 
-def _once(engine: Engine, sock: socket.socket) -> Callable[[], None]:
-    """Close and count, at the first call only."""
-    due = [None]
+def _releaser(engine: Engine, sock: socket.socket) -> Callable[[], None]:
+    """Close and forget; a second call does nothing."""
 
     def release() -> None:
-        try:
-            due.pop()
-        except IndexError:
-            return
         sock.close()
-        engine.lingering -= 1
+        engine.lingering.discard(sock)
 
     return release

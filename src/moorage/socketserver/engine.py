@@ -7,6 +7,7 @@ Refuses   to know the server object: it would keep it alive.
 """
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,11 +61,11 @@ class Engine:
         self.busy = Busy()
         self.children: Children | None = None
         self.guests: dict[int, Guest] = {}  # of the children, by pid
-        self.listening = Listening()
+        self.listening: Listening = inherited.listening if inherited is not None else Listening()
         self.errors = AcceptErrors()
         #: ids of requests on their way through `shutdown_request`: these linger
         self.parting: set[int] = set()
-        self.lingering = 0
+        self.lingering: set[socket.socket] = set()
         self._has_served = False
         self._ends_early = False
 

@@ -91,7 +91,7 @@ class ForkingMixIn(Serving, stdlib.ForkingMixIn):
 
     def _moorage_be_the_child(self, request: Any, client_address: Any) -> int:
         try:
-            if self._moorage_shake_hands(request):
+            if self._moorage_shake_hands(request, client_address):
                 self.finish_request(request, client_address)
             return 0
         except Exception:

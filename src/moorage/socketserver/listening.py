@@ -27,6 +27,7 @@ class Listening:
 
     def __init__(self) -> None:
         self._seen: Any = None
+        self._is_for_loop = False
         self._mark = 0.0
         #: the listener is TLS-wrapped, and its handshakes are ours to make
         self.defers_handshake = False
@@ -37,10 +38,10 @@ class Listening:
         setup_timeout  for a handshake in the program's own `get_request()`; None where it has none
         """
         sock: Any = getattr(server, "socket", None)
-        if (sock, in_loop) == self._seen:
+        if sock is self._seen and in_loop <= self._is_for_loop:
             return
-        self._seen = (sock, in_loop)
-        self.defers_handshake = False
+        self.defers_handshake = self.defers_handshake and sock is self._seen
+        self._seen, self._is_for_loop = sock, in_loop
         if not isinstance(sock, socket.socket) or sock.fileno() < 0 or sock.type != socket.SOCK_STREAM:
             return
         if in_loop:

@@ -29,6 +29,7 @@ class Loop:
         self.watch = Watch()
         self.done = threading.Event()
         self.is_ending = False
+        self.is_closed = False
         #: no ticket is free
         self.is_waiting = False
         self._fd = -1
@@ -64,6 +65,7 @@ class Loop:
 
     def close(self) -> None:
         """The run is over."""
+        self.is_closed = True
         self._suspend()
         self.watch.close()
 

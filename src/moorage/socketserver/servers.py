@@ -7,6 +7,7 @@ Refuses   to do anything: the cures are in `Serving` and the mix-ins.
 
 import socket
 import socketserver as stdlib
+import sys
 
 from .forking_mixin import ForkingMixIn
 from .listening import BACKLOG
@@ -18,6 +19,13 @@ __all__ = [
     "TCPServer", "ThreadingTCPServer", "ThreadingUDPServer", "ThreadingUnixDatagramServer",
     "ThreadingUnixStreamServer", "UDPServer", "UnixDatagramServer", "UnixStreamServer",
 ]  # fmt: skip
+
+if sys.version_info >= (3, 12):
+    from socketserver import ForkingUnixDatagramServer as _UnixDatagram
+    from socketserver import ForkingUnixStreamServer as _UnixStream
+else:
+    from socketserver import UnixDatagramServer as _UnixDatagram
+    from socketserver import UnixStreamServer as _UnixStream
 
 
 class BaseServer(Serving, stdlib.BaseServer):
@@ -77,9 +85,9 @@ class ForkingUDPServer(ForkingMixIn, UDPServer, stdlib.ForkingUDPServer):
     """A UDP server with a process for each datagram."""
 
 
-class ForkingUnixStreamServer(ForkingMixIn, UnixStreamServer):
+class ForkingUnixStreamServer(ForkingMixIn, UnixStreamServer, _UnixStream):
     """A Unix stream server with a process for each request; in the standard library since 3.12."""
 
 
-class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer):
+class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer, _UnixDatagram):
     """A Unix datagram server with a process for each datagram; in the standard library since 3.12."""

@@ -52,6 +52,7 @@ class Serving:
     first_data_timeout: float | None = 30.0
 
     if TYPE_CHECKING:  # of the server class, which comes behind a mix-in: Serving itself inherits nothing
+        _BaseServer__is_shut_down: Any
         fileno: Any
         handle_timeout: Any
         service_actions: Any
@@ -70,12 +71,17 @@ class Serving:
             self._moorage_below.serve_forever(poll_interval)
             return
         engine = engine_of(self)
-        with engine.loop() as loop:
-            if not loop.is_ending:
-                self._moorage_prepare(engine, in_loop=True)
-                loop.listen(self.fileno())
-                self._moorage_enter(loop)
-                self._moorage_run(engine, loop, poll_interval)
+        self._BaseServer__is_shut_down.clear()  # programs wait for it, by its private name
+        try:
+            with engine.loop() as loop:
+                if not loop.is_ending:
+                    self._moorage_prepare(engine, in_loop=True)
+                    loop.listen(self.fileno())
+                    self._moorage_enter(loop)
+                    self._moorage_run(engine, loop, poll_interval)
+        finally:
+            if not engine.loops:
+                self._BaseServer__is_shut_down.set()
 
     def shutdown(self) -> None:
         """End every run of `serve_forever()` in this process, and wait for them.
@@ -120,14 +126,14 @@ class Serving:
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Handle a request in this thread, or as a mix-in says."""
-        if self._moorage_shake_hands(request):
+        if self._moorage_shake_hands(request, client_address):
             self._moorage_below.process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Make the handler, which does everything."""
-        if self._moorage_shake_hands(request):
+        if self._moorage_shake_hands(request, client_address):
             self._moorage_below.finish_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -171,7 +177,9 @@ class Serving:
             ready = loop.turn(self._moorage_patience(engine, loop, poll_interval))
             if loop.is_ending:
                 return
-            engine.tickets.sweep()
+            engine.tickets.collect()
+            if loop.is_waiting:
+                engine.tickets.sweep()
             if ready:
                 self._handle_request_noblock()
             self.service_actions()
@@ -269,6 +277,9 @@ class Serving:
         """A ticket; None when there is none, and the loop or `handle_timeout()` has been told."""
         gate = engine.open_gate(self._moorage_places())
         ticket = gate.take()
+        if ticket is None:
+            engine.tickets.sweep()
+            ticket = gate.take()
         if ticket is not None:
             return ticket
         if loop is not None:
@@ -320,7 +331,7 @@ class Serving:
         timeout = seconds(Serving, self, "setup_timeout") if wraps else None
         engine.listening.prepare(self, in_loop=in_loop, setup_timeout=timeout)
 
-    def _moorage_shake_hands(self, request: Any) -> bool:
+    def _moorage_shake_hands(self, request: Any, client_address: Any) -> bool:
         """Make the handshake that was left out at accept; False when it failed."""
         if not engine_of(self).listening.defers_handshake or not is_tls(request) or request.version() is not None:
             return True
@@ -328,7 +339,7 @@ class Serving:
             shake_hands(request, seconds(Serving, self, "setup_timeout"))
         except (OSError, ValueError) as error:
             cause = Cause.SETUP_DEADLINE if isinstance(error, TimeoutError) else Cause.TLS_ERROR
-            _log.log(CAUSES[cause].level, "%s: no TLS handshake: %s", cause, error)
+            _log.log(CAUSES[cause].level, "%s from %s: no TLS handshake: %s", cause, client_address, error)
             return False
         return True
 

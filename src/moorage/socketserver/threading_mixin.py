@@ -54,7 +54,7 @@ class ThreadingMixIn(Serving, stdlib.ThreadingMixIn):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Same as in BaseServer but as a thread."""
-        if self._moorage_shake_hands(request):
+        if self._moorage_shake_hands(request, client_address):
             super().process_request_thread(request, client_address)
         else:
             self.shutdown_request(request)

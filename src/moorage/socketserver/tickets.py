@@ -84,10 +84,14 @@ class Tickets:
         """Whether any request is open although its handler returned."""
         return bool(self._astray)
 
-    def sweep(self) -> None:
-        """Give back for what is garbage by now, and for what was closed without a word."""
+    def collect(self) -> None:
+        """Give back for what is garbage by now."""
         while self._lost:
             self._give_back(self._lost.popleft())
+
+    def sweep(self) -> None:
+        """Give back for what was closed without a word, too: looks at all that went astray."""
+        self.collect()
         for held in tuple(self._astray.values()):
             if _is_closed(held.look()):
                 self._give_back(held)

@@ -88,6 +88,14 @@ class Reader(io.BufferedIOBase):
         return len(data)
 
 
+class UnbufferedReader(Reader):
+    """As `socket.makefile("rb", 0)`: a read returns what is there, and nothing means the end of the stream."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """What is there, at most `size` bytes; without a size everything up to the end of the stream."""
+        return super().read(size) if size is None or size < 0 else self.read1(size)
+
+
 class Writer(io.BufferedIOBase):
     """The sending side of a stream; each write is sent at once and whole."""
 
@@ -161,7 +169,7 @@ def make_file(
     binary = "b" in mode
     if buffering == 0 and not binary:
         raise ValueError("unbuffered streams must be binary")
-    file: io.BufferedIOBase = Reader(stream)
+    file: io.BufferedIOBase = UnbufferedReader(stream) if buffering == 0 else Reader(stream)
     if "w" in mode:
         writer = _buffered(stream, buffering)
         file = Both(stream, writer) if "r" in mode else writer
@@ -177,4 +185,4 @@ def _buffered(stream: Stream, buffering: int | None) -> io.BufferedIOBase:
     return io.BufferedWriter(_Piecewise(stream), size)
 
 
-__all__ = ["Both", "Reader", "Writer", "make_file"]
+__all__ = ["Both", "Reader", "UnbufferedReader", "Writer", "make_file"]

@@ -182,7 +182,10 @@ class SocketLike(Stream):
 
     def getpeername(self) -> Address:
         """What the kernel says of the other end, a load balancer perhaps; `peer` is the client."""
-        return self._sock.getpeername()
+        try:
+            return self._sock.getpeername()
+        except OSError as error:
+            self._failed(error)
 
     def getsockname(self) -> Address:
         """Our own address."""
@@ -202,7 +205,10 @@ class SocketLike(Stream):
 
     def shutdown(self, how: int, /) -> None:
         """Shut one or both directions; as `socket.shutdown`."""
-        self._sock.shutdown(how)
+        try:
+            self._sock.shutdown(how)
+        except OSError as error:
+            self._failed(error)
 
     def dup(self) -> socket.socket:
         """A plain socket for the same connection; whoever asked for it closes it."""

@@ -18,7 +18,7 @@ import select
 import socket
 import sys
 import termios
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from ..deadline import monotonic
 from ..errors import Incomplete, TooLarge
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from _socket import socket as Socket
 
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+Error = TypeVar("Error", bound=BaseException)
 
 RECV_SIZE = 16 * 1024  # one receive for lines and small blocks; larger costs page faults in `bytes`
 BLOCK_SIZE = 1024 * 1024  # at most this in one receive for large blocks
@@ -67,7 +69,7 @@ class Stream:
     """Receives and sends on one socket, which it borrows: it never closes it."""
 
     __slots__ = (
-        "_buffer", "_ended", "_in_vain", "_limits", "_message_due", "_moved", "_moved_at", "_raised", "_recv",
+        "_buffer", "_ended", "_in_vain", "_limits", "_message_due", "_moved", "_moved_at", "_recv",
         "_send", "_sock", "_special", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since",
         "bytes_received", "bytes_sent",
     )  # fmt: skip
@@ -91,7 +93,6 @@ class Stream:
         self._unsent = 0  # bytes that the peer had not taken when they were last counted
         self._ended: Cause | None = None  # the server ended it
         self._told = False  # end of stream by drain: what has arrived is still delivered
-        self._raised: BaseException | None = None  # the last exception of this stream's making
         #: bytes received from, and sent to, the peer
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -200,6 +201,10 @@ class Stream:
         self._special = self._timeout is not None or self._until is not None or waiter is None or not waiter.plain
         if self._ended or self._told:  # set by another thread, perhaps just now
             self._special = True
+
+    def is_own(self, error: BaseException) -> bool:
+        """Whether this very exception was raised by this stream."""
+        return getattr(error, "raised_by", None) is self
 
     # What a subclass answers
 
@@ -322,7 +327,7 @@ class Stream:
         try:
             while True:
                 self._check(not reading)
-                if reading and self._told:
+                if (reading and self._told) or self._sock.fileno() < 0:  # closed: the call itself will say so
                     return
                 due, final = self._next_due(begun, since, reading)
                 left = None if due is None else max(0.0, due - monotonic())
@@ -355,8 +360,7 @@ class Stream:
     def _time_is_up(self, final: Cause | None, mask: int, since: float) -> None:
         if final is None:
             self._in_vain[mask] = monotonic() - since
-            self._raised = TimeoutError("timed out")
-            raise self._raised
+            raise self._own(TimeoutError("timed out"))
         if final is Cause.WRITE_STALLED and _unsent(self._sock) < self._unsent:
             self._unsent = _unsent(self._sock)  # the peer reads, though too slowly for `poll` to say writable
             self._moved_at = monotonic()
@@ -377,17 +381,20 @@ class Stream:
             self._check(False)
             if error.errno in RESET_ERRNOS:
                 self.record(Cause.RESET)
-                self._raised = error
+                self._own(error)
         raise error
 
     def _too_large(self, text: str) -> NoReturn:
         self.record(Cause.TOO_LARGE)
-        self._raised = TooLarge(f"{text}: raise the limit if such messages are wanted")
-        raise self._raised
+        raise self._own(TooLarge(f"{text}: raise the limit if such messages are wanted"))
 
     def _incomplete(self, wanted: str) -> NoReturn:
-        self._raised = Incomplete(bytes(self._buffer), wanted)
-        raise self._raised
+        raise self._own(Incomplete(bytes(self._buffer), wanted))
+
+    def _own(self, error: Error) -> Error:
+        """Mark an exception as of this stream's making; more than one may be under way (a flush in `finally`)."""
+        error.raised_by = self  # type: ignore[attr-defined]
+        return error
 
 
 def _unsent(sock: "Socket") -> int:

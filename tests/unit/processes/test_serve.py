@@ -158,17 +158,6 @@ def test_settings_come_from_environment_and_arguments(
     assert (settings.threads, settings.line_limit) == (3, 4096)  # type: ignore[attr-defined]
 
 
-def test_signal_that_came_just_before_the_wait_ends_the_wait(
-    scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def signalled(server: Scripted) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # its Python handler has run before the wait begins
-        server.watch.turn()  # and nothing else would end it
-
-    script(scripted, monkeypatch, signalled)
-    assert serve(echo, "127.0.0.1:0") == 0
-
-
 def test_hooks_are_passed_on_to_the_server(scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     script(scripted, monkeypatch, lambda server: server._hooks[0](server))

@@ -1,7 +1,6 @@
 """Signals: what is asked for, and that what was there before comes back."""
 
 import os
-import select
 import signal
 from types import FrameType
 
@@ -9,7 +8,6 @@ import pytest
 
 from moorage.errors import OperatorError
 from moorage.processes.signals import SIGNALS, Action, CaughtSignals
-from support.client import SOON
 from support.waiting import in_thread
 
 Asked = list[tuple[Action, signal.Signals]]
@@ -63,27 +61,6 @@ def test_other_thread_than_the_main_one_is_refused_with_the_way_out() -> None:
         error = entering.error()
     assert isinstance(error, OperatorError)
     assert "main thread" in str(error)
-
-
-def test_signal_makes_the_descriptor_readable_until_it_is_heard() -> None:
-    with CaughtSignals(lambda *_: None) as signals:
-        signals.hear()  # nothing has come: does not wait
-        os.kill(os.getpid(), signal.SIGUSR1)
-        assert select.select([signals.fileno()], [], [], SOON)[0]
-        signals.hear()
-        assert not select.select([signals.fileno()], [], [], 0)[0]
-
-
-def test_waker_from_before_is_put_back() -> None:
-    read, write = os.pipe2(os.O_NONBLOCK)
-    before = signal.set_wakeup_fd(write)
-    try:
-        sent(signal.SIGUSR1)
-        assert signal.set_wakeup_fd(before) == write
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(read)
-        os.close(write)
 
 
 def test_every_action_has_a_signal() -> None:

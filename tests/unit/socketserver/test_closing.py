@@ -1,7 +1,6 @@
 """Unit tests of `moorage.socketserver.closing`."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,8 +12,8 @@ families = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    yield Engine()
+def engine() -> Engine:
+    return Engine()
 
 
 @families
@@ -51,7 +50,7 @@ def test_close_lingers_in_the_loop_while_the_request_is_closed_at_once(family: s
         half_close(ours)
         close(engine, ours, 10)
         assert ours.fileno() == -1
-        assert engine.lingering == 1
+        assert len(engine.lingering) == 1
         theirs.sendall(b"late")
         assert read_all(theirs) == b"reply"
         theirs.close()
@@ -66,7 +65,7 @@ def test_close_is_at_once_when_the_peer_has_closed(engine: Engine) -> None:
         half_close(ours)
         close(engine, ours, 10)
         assert ours.fileno() == -1
-        assert engine.lingering == 0
+        assert len(engine.lingering) == 0
 
 
 def test_close_does_not_linger_beyond_the_limit(engine: Engine) -> None:
@@ -75,8 +74,8 @@ def test_close_does_not_linger_beyond_the_limit(engine: Engine) -> None:
             half_close(request)
             close(engine, request, 1)
             assert request.fileno() == -1
-        assert engine.lingering == 1
-    assert engine.lingering == 0, "the end of the loop closes what lingers"
+        assert len(engine.lingering) == 1
+    assert len(engine.lingering) == 0, "the end of the loop closes what lingers"
 
 
 def test_close_waits_for_no_timeout_of_the_request(engine: Engine) -> None:
@@ -107,4 +106,13 @@ def test_close_in_a_child_process_lingers_there(engine: Engine) -> None:
         half_close(ours)
         close(child, ours, 10)
         assert ours.fileno() == -1
+        assert theirs.recv(1) == b""
+
+
+def test_close_while_the_loop_is_being_closed_leaves_nothing_open(engine: Engine) -> None:
+    with pair() as (ours, theirs), engine.loop() as loop:
+        loop.close()
+        half_close(ours)
+        close(engine, ours, 10)
+        assert not engine.lingering
         assert theirs.recv(1) == b""

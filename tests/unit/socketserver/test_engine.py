@@ -102,5 +102,3 @@ def test_claim_finds_the_ticket_of_a_request_that_was_wrapped_on_its_way() -> No
 def test_claim_of_a_request_that_nobody_accepted_is_none() -> None:
     with socket.socket() as request:
         assert Engine().claim(request) is None
-
-

@@ -14,7 +14,7 @@ from support.sockets import FAMILIES, pair, reset, shrink
 
 
 def caught(call: Callable[[], object]) -> BaseException:
-    with pytest.raises(BaseException) as raised:  # noqa: PT011
+    with pytest.raises(BaseException) as raised:
         call()
     return raised.value
 

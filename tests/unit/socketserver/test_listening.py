@@ -3,6 +3,7 @@
 import os
 import socket
 import socketserver as stdlib
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,10 @@ def server() -> Iterator[Server]:
         yield server
 
 
+def connect(server: Any) -> socket.socket:
+    return socket.create_connection(server.server_address)
+
+
 def backlog_of(sock: socket.socket) -> int:
     """tcpi_sacked of a listening socket."""
     return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28:32], "little")
@@ -41,7 +46,7 @@ def test_listener_does_not_block_in_a_loop_and_python_still_shows_its_timeout(se
 
 def test_accepted_sockets_inherit_keepalive_and_block(server: Server) -> None:
     Listening().prepare(server, in_loop=True, setup_timeout=None)
-    with socket.create_connection(server.server_address):
+    with connect(server):
         request, _ = server.get_request()
         with request:
             assert request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -105,7 +110,7 @@ def test_listener_that_is_none_is_left_alone(server: Server, replacement: str | 
 def test_accepted_sockets_have_the_setup_timeout_until_they_are_admitted(server: Server) -> None:
     listening = Listening()
     listening.prepare(server, in_loop=True, setup_timeout=10.0)
-    with socket.create_connection(server.server_address):
+    with connect(server):
         request, _ = server.socket.accept()
         with request:
             assert request.gettimeout() == pytest.approx(10.0)
@@ -138,3 +143,26 @@ def test_input_is_data_or_an_end() -> None:
         ours.recv(1)
         theirs.close()
         assert has_input(ours)
+
+
+def test_tls_listener_that_was_prepared_before_still_defers_the_handshake(server: Server) -> None:
+    with ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(server.socket, server_side=True) as listener:
+        server.socket = listener
+        listening = Listening()
+        listening.prepare(server, in_loop=False, setup_timeout=None)
+        assert listening.defers_handshake
+        assert vars(listener)["do_handshake_on_connect"] is False
+        listening.prepare(server, in_loop=True, setup_timeout=None)
+        assert listening.defers_handshake
+        server.socket = socket.create_server(("127.0.0.1", 0))
+        listening.prepare(server, in_loop=True, setup_timeout=None)
+        assert not listening.defers_handshake
+
+
+def test_tls_listener_whose_handshake_the_program_defers_itself_is_left_alone(server: Server) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False) as listener:
+        server.socket = listener
+        listening = Listening()
+        listening.prepare(server, in_loop=True, setup_timeout=None)
+        assert not listening.defers_handshake

@@ -54,10 +54,11 @@ def test_loop_that_waits_for_a_ticket_listens_again_when_one_is_free(loop: Loop,
     loop.listen(listener.fileno())
     with socket.create_connection(listener.getsockname()):
         loop.wait_for(gate)
-        assert loop.is_waiting
+        assert bool(loop.is_waiting)
         assert not loop.turn(0)
         giver = threading.Thread(target=ticket.give_back)
         giver.start()
         assert loop.turn(10) or loop.turn(10)
-        assert not loop.is_waiting
         giver.join()
+        is_waiting: bool = loop.is_waiting
+    assert not is_waiting

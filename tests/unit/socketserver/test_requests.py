@@ -81,7 +81,7 @@ def test_stream_handler_respects_its_class_settings() -> None:
 
 
 @pytest.mark.parametrize(("rbufsize", "kind"), [(-1, Reader), (100, Reader), (0, UnbufferedReader)])
-def test_stream_handler_buffers_as_told(rbufsize: int, kind: type) -> None:
+def test_stream_handler_buffers_as_told(rbufsize: int, kind: Any) -> None:
     made, _ = run(lambda self: self.wfile.write(b"x"), rbufsize=rbufsize)
     assert isinstance(made.rfile, kind)
     assert made.rfile.closed

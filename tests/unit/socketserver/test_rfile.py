@@ -112,7 +112,8 @@ def test_line_within_the_limit_is_delivered(ends: Pair, rfile: Reader) -> None:
 
 def test_line_beyond_the_limit_is_too_large_for_good(ends: Pair, rfile: Reader) -> None:
     ends[1].sendall(b"x" * 101 + b"\nnext\n")
-    for read in (rfile.readline, rfile.readline, rfile.read1, lambda: rfile.read(1)):
+    reads: list[Callable[[], bytes]] = [rfile.readline, rfile.readline, rfile.read1, lambda: rfile.read(1)]
+    for read in reads:
         with pytest.raises(TooLarge):
             read()
 

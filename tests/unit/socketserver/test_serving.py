@@ -68,7 +68,7 @@ def test_handle_request_handles_one(server: Server) -> None:
 def test_handle_request_without_a_client_calls_handle_timeout(server: Server) -> None:
     called = []
     server.timeout = 0.01
-    server.handle_timeout = lambda: called.append("timeout")  # type: ignore[method-assign]
+    server.handle_timeout = lambda: called.append("timeout")
     server.handle_request()
     assert called == ["timeout"]
 
@@ -97,7 +97,7 @@ def test_handle_request_at_the_limit_waits_for_a_ticket_then_calls_handle_timeou
 
 
 def test_request_that_is_not_verified_is_shut_down(server: Server) -> None:
-    server.verify_request = lambda *_: False  # type: ignore[method-assign]
+    server.verify_request = lambda *_: False
     with serving(server), Client(server.server_address) as client:
         assert client.rest() == b""
     assert "process_request" not in [name for name, _ in server.hooks]
@@ -131,8 +131,8 @@ def test_handle_error_runs_inside_the_except_block(server: Server) -> None:
     def handle_error(*_: Any) -> None:
         seen.append(sys.exc_info()[1])
 
-    server.RequestHandlerClass = Handler  # type: ignore[assignment]
-    server.handle_error = handle_error  # type: ignore[method-assign]
+    server.RequestHandlerClass = Handler
+    server.handle_error = handle_error  # type: ignore[assignment, method-assign]
     with Client(server.server_address):
         server.handle_request()
     assert isinstance(seen[0], LookupError)
@@ -160,7 +160,7 @@ def test_shutdown_from_a_handler_does_not_wait(server: Server) -> None:
         def handle(self) -> None:
             self.server.shutdown()
 
-    server.RequestHandlerClass = Handler  # type: ignore[assignment]
+    server.RequestHandlerClass = Handler
     with in_thread(server.serve_forever), Client(server.server_address):
         pass
 
@@ -182,8 +182,10 @@ def test_shutdown_from_a_signal_handler_in_the_serving_thread_does_not_wait(serv
 def test_private_flag_of_the_standard_library_ends_the_loop(server: Server) -> None:
     with in_thread(server.serve_forever) as running:
         running.wait_asleep()
+        assert not server._BaseServer__is_shut_down.is_set()
         assert server._BaseServer__shutdown_request is False
         server._BaseServer__shutdown_request = True
+    assert server._BaseServer__is_shut_down.is_set()
 
 
 def test_server_close_without_shutdown_ends_the_loop(server: Server) -> None:
@@ -305,9 +307,8 @@ def test_base_server_serves_what_is_no_socket() -> None:
 
 
 def test_datagram_that_vanished_does_not_block_the_loop() -> None:
-    with UDPServer(HOST, BaseRequestHandler) as server:
-        with engine_of(server).loop(), pytest.raises(BlockingIOError):
-            server.get_request()
+    with UDPServer(HOST, BaseRequestHandler) as server, engine_of(server).loop(), pytest.raises(BlockingIOError):
+        server.get_request()
 
 
 def test_parked_client_takes_no_handler_until_it_speaks() -> None:

@@ -77,7 +77,7 @@ def test_ticket_is_back_when_the_request_is_garbage(house: House) -> None:
     gc.collect()
     assert house.woken == 1
     assert house.gate.free == 0, "a finaliser does nothing but leave a note"
-    house.tickets.sweep()
+    house.tickets.collect()
     assert house.gate.free == 1
 
 

@@ -1,0 +1,55 @@
+"""Interrupts: no signal is slept through by a loop in the main thread.
+
+Owns      the wake-up descriptor of the `signal` module, while a loop runs in the main thread and nobody else
+          has set one.
+Promises  a Python signal handler runs at once, also for a signal that comes just before the loop begins to
+          wait; everything is as before afterwards.
+Refuses   to handle a signal: which are caught, and what they mean, is the program's affair.
+Why       the interpreter only notes a signal and runs the handler between two bytecodes; one that comes
+          between the last bytecode and the system call waits until the call returns, and ours has no reason
+          to (`socketserver` hides this by polling twice a second).
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+_PIPE_BYTES = 65536  # more than can be waiting: pipe(7)
+
+
+class Watch(Protocol):
+    """What is to be woken."""
+
+    def listen(self, fd: int, call: Callable[[], None]) -> None: ...
+    def unlisten(self, fd: int) -> None: ...
+
+
+@contextmanager
+def woken_by_signals(watch: Watch) -> Iterator[None]:
+    """While within, a signal ends the wait of this Watch; does nothing outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    if before >= 0:  # an event loop around us, or a loop within a loop: it was there first
+        signal.set_wakeup_fd(before)
+    watch.listen(read, lambda: _empty(read))
+    try:
+        yield
+    finally:
+        watch.unlisten(read)
+        if before < 0:
+            signal.set_wakeup_fd(-1)
+        os.close(write)
+        os.close(read)
+
+
+def _empty(fd: int) -> None:
+    try:
+        os.read(fd, _PIPE_BYTES)
+    except BlockingIOError:
+        pass
