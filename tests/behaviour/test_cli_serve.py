@@ -91,9 +91,16 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def test_echo_is_served_and_the_log_says_where_and_how_to_try(serve: Serve) -> None:
     server = serve("echo", "--bind", "127.0.0.1:0")
     host, port = server.address()
-    server.hear(f"try: nc 127.0.0.1 {port}")
+    server.hear(rf"try: (nc 127.0.0.1 {port}$|python3 -c .*127.0.0.1)")
     with Client((host, port)) as client:
         assert client.ask(b"hello\n") == b"hello\n"
+
+
+def test_command_to_try_works_where_there_is_no_netcat(serve: Serve) -> None:
+    server = serve("echo", "--bind", "127.0.0.1:0", env={"PATH": "/nowhere"})
+    (command,) = server.hear("try: (python3 -c .*)$").groups()
+    tried = subprocess.run(command, shell=True, check=True, capture_output=True, text=True, timeout=SOON)
+    assert tried.stdout == "b'hello\\n'\n"
 
 
 @pytest.mark.parametrize("runner", ["threads", "forks", "inline"])

@@ -137,7 +137,7 @@ def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -
     opened = house(echo_lines, drain_quiet=QUIET)
     over = threading.Event()
     with connected(opened, 12) as idle, connected(opened, 12) as busy:
-        for client in idle:
+        for client in (*idle, *busy):
             assert client.ask(b"hello\n") == b"hello\n"
         pauses = [0.01 * number for number in range(12)]
         talks = [Background(lambda c=c, p=p: converse(c, p, over)) for c, p in zip(busy, pauses, strict=True)]  # type: ignore[misc]
@@ -148,7 +148,7 @@ def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -
         assert time.monotonic() - begun < 5 * QUIET
         assert not any(talk.is_over() for talk in talks), "a live conversation was told to end"
         over.set()
-        assert all(talk.result() > 1 for talk in talks)
+        assert all(talk.result() >= 1 for talk in talks)
         assert drain.result()
     causes = [opened.cause() for _ in range(24)]
     assert causes.count(Cause.DRAINED) == 12
@@ -161,6 +161,8 @@ def test_conversations_that_never_pause_end_between_two_requests(house: Open) ->
     """In the last tenth of the window nobody need be quiet any more: end of stream comes instead of a cut."""
     opened = house(echo_lines, drain_quiet=QUIET)
     with connected(opened, 6) as busy:
+        for client in busy:
+            assert client.ask(b"hello\n") == b"hello\n"
         talks = [Background(lambda c=c: converse(c, 0.02, threading.Event(), hasty=True)) for c in busy]  # type: ignore[misc]
         drain = opened.drain(3.0)
         assert all(talk.result() > 10 for talk in talks)

@@ -32,7 +32,7 @@ from support.sockets import PATIENCE, open_fds
 from support.waiting import Running, eventually, in_thread
 
 ANY = "127.0.0.1:0"
-QUICK = {"drain_quiet": 0.05, "drain_timeout": PATIENCE}
+QUICK: dict[str, Any] = {"drain_quiet": 0.05, "drain_timeout": PATIENCE}
 VERBS = ["drain", "shutdown", "close"]
 
 
@@ -343,13 +343,15 @@ sys.path.insert(0, {str(Path(__file__).parents[2] / "src")!r})
 from moorage.server import Server
 from moorage.events import HandlersCut, ServerStopped
 import socket
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+begun = threading.Event()
 def handle(conn):
+    begun.set()
     conn.recv(10)
 server = Server(handle, "127.0.0.1:0", worker_start=lambda server: threading.Thread(target=client).start())
 def client():
     with socket.create_connection(server.address, 20) as sock:
-        while not server.connections:
-            pass
+        begun.wait(20)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         print("end:", sock.recv(10), flush=True)
 server.events.subscribe(lambda event: print(type(event).__name__, flush=True), HandlersCut, ServerStopped)

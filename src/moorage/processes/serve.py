@@ -9,6 +9,8 @@ Refuses   to reload or upgrade: that needs a supervisor, and a signal that asks 
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import closing
+from shutil import which
 from typing import Any
 
 from ..config import Configuration, check_order
@@ -19,9 +21,12 @@ from ..observe.logfile import Logs, setup_logging
 from ..observe.logs import LOGGER
 from ..server import Server
 from ..services import SERVICES
+from .descriptors import raise_descriptor_limit
 from .signals import Action, CaughtSignals
 
 NO_SUPERVISOR = "there is no supervisor here, so nothing changes: start the server anew"
+#: what a client without `nc` does; the reply is there at once, or at the latest after the idle deadline
+_HELLO = """s.sendall(b"hello\\n"); print(s.recv(100))'"""
 #: where a client on this host finds a server that listens everywhere
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -40,13 +45,11 @@ def serve(handler: Any, bind: Any = None, **settings: Any) -> int:
 
 def run(handler: Any, configuration: Configuration, **hooks: Any) -> int:
     """Serve with settings that are resolved already; returns the exit status."""
-    server = Server(handler, configuration=configuration, **hooks)
-    logs = setup_logging(configuration.server)
-    try:
-        return _Run(server, logs, configuration).status()
-    finally:
-        server.close()
-        logs.close()
+    with closing(setup_logging(configuration.server)) as logs:  # first: what is logged decides what is told
+        raise_descriptor_limit(configuration.server)
+        server = Server(handler, configuration=configuration, **hooks)
+        with closing(server):
+            return _Run(server, logs, configuration).status()
 
 
 class _Run:
@@ -98,7 +101,10 @@ def how_to_try(address: Any) -> str:
     """The command line of a client on this host."""
     match address:
         case (str(host), int(port), *_):
-            return f"nc {_LOOPBACK.get(host, host)} {port}"
+            host = _LOOPBACK.get(host, host)
+            if which("nc"):
+                return f"nc {host} {port}"
+            return f"""python3 -c 'import socket; s = socket.create_connection(("{host}", {port})); """ + _HELLO
         case str() if address.startswith("\0"):
             return f"socat - ABSTRACT-CONNECT:{address[1:]}"
     return f"nc -U {address}"

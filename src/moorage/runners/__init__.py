@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..events import Events
-from ..watch import Watch
-from .base import Runner, Serve
+if TYPE_CHECKING:  # the old door imports this package for its pool, and needs none of these
+    from ..events import Events
+    from ..watch import Watch
+    from .base import Runner, Serve
 
 #: each in a module of its own, so that only the one in use is imported
 RUNNERS = {"inline": "InlineRunner", "threads": "ThreadsRunner", "forks": "ForksRunner"}
 
 
-def make_runner(settings: Any, serve: Serve, watch: Watch, events: Events, own_fds: Callable[[], list[int]]) -> Runner:
+def make_runner(
+    settings: Any, serve: "Serve", watch: "Watch", events: "Events", own_fds: Callable[[], list[int]]
+) -> "Runner":
     """The runner that `settings.runner` names."""
     module = import_module(f".{settings.runner}", __name__)
     runner: type[Runner] = getattr(module, RUNNERS[settings.runner])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..admission import Gate, Ticket
+from ..interrupts import woken_by_signals
 from ..runners.children import Child, Children
 from ..runners.pool import ThreadPool
 from .accept_errors import AcceptErrors
@@ -79,7 +80,8 @@ class Engine:
         self._has_served = True
         loop.is_ending, self._ends_early = self._ends_early, False
         try:
-            yield loop
+            with woken_by_signals(loop.watch):
+                yield loop
         finally:
             del self.loops[loop]
             self._ends_early = False

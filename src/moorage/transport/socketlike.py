@@ -59,6 +59,10 @@ class SocketLike(Stream):
         """A file over this connection; as `socket.makefile`, but a timeout loses no byte."""
         return make_file(self, mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
 
+    def is_own(self, error: BaseException) -> bool:
+        """Whether this very exception was raised by this connection: then it is quiet."""
+        return getattr(error, "raised_by", None) is self
+
     # Timeouts
 
     @property

@@ -202,10 +202,6 @@ class Stream:
         if self._ended or self._told:  # set by another thread, perhaps just now
             self._special = True
 
-    def is_own(self, error: BaseException) -> bool:
-        """Whether this very exception was raised by this stream."""
-        return getattr(error, "raised_by", None) is self
-
     # What a subclass answers
 
     def _check(self, writing: bool) -> None:

@@ -129,6 +129,7 @@ def test_start_of_a_service_says_how_to_try_it(
 ) -> None:
     (tmp_path / "moorage.toml").write_text("backlog = 5")
     script(scripted, monkeypatch, started)
+    monkeypatch.setattr(serving, "which", lambda name: f"/bin/{name}")
     serve(echo, "127.0.0.1:0")
     assert [record.getMessage() for record in caplog.records] == [
         "listening on 127.0.0.1:4000 with runner threads",
@@ -175,5 +176,8 @@ def test_hooks_are_passed_on_to_the_server(scripted: type[Scripted], monkeypatch
         ("\0x", "socat - ABSTRACT-CONNECT:x"),
     ],
 )
-def test_how_to_try_names_an_address_of_this_host(address: object, command: str) -> None:
+def test_how_to_try_names_an_address_of_this_host(
+    address: object, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "which", lambda name: f"/bin/{name}")
     assert how_to_try(address) == command

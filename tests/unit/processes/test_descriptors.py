@@ -1,0 +1,58 @@
+"""Room for as many connections as the settings promise."""
+
+import logging
+import resource
+
+import pytest
+
+from moorage.config import ServerSettings
+from moorage.processes.descriptors import SPARE, raise_descriptor_limit
+
+
+class Limits:
+    """The limits of a pretended process."""
+
+    def __init__(self, soft: int, hard: int) -> None:
+        self.now = (soft, hard)
+
+    def getrlimit(self, _which: int) -> tuple[int, int]:
+        return self.now
+
+    def setrlimit(self, _which: int, limits: tuple[int, int]) -> None:
+        self.now = limits
+
+
+def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> Limits:
+    pretended = Limits(soft, hard)
+    monkeypatch.setattr(resource, "getrlimit", pretended.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", pretended.setrlimit)
+    return pretended
+
+
+def test_soft_limit_is_raised_to_what_the_settings_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = limits(monkeypatch, 1024, 4096)
+    raise_descriptor_limit(ServerSettings(max_connections=1024))
+    assert process.now == (1024 + SPARE, 4096)
+
+
+def test_limit_that_is_enough_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = limits(monkeypatch, 4000, 4096)
+    raise_descriptor_limit(ServerSettings(max_connections=1024))
+    assert process.now == (4000, 4096)
+
+
+def test_forks_need_more_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = limits(monkeypatch, 1024, resource.RLIM_INFINITY)
+    raise_descriptor_limit(ServerSettings(max_connections=1024, runner="forks"))
+    assert process.now == (2048 + SPARE, resource.RLIM_INFINITY)
+
+
+def test_hard_limit_that_is_too_low_is_one_warning_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = limits(monkeypatch, 100, 512)
+    with caplog.at_level(logging.WARNING, "moorage"):
+        raise_descriptor_limit(ServerSettings(max_connections=1024))
+    assert process.now == (512, 512)
+    assert "raise the hard limit" in caplog.text
+    assert len(caplog.records) == 1
