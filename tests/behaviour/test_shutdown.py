@@ -256,13 +256,14 @@ def test_address_in_use_is_refused_and_leaves_nothing_open(house: Open, place: P
     bind = same_again(address)
     visit(address)
     assert opened.server.wait_for_connections(0, SOON)
+    gc.collect()
     before = os.listdir("/proc/self/fd")
     other = Server(echo, bind, runner=place.runner)
     with pytest.raises(BindError, match="in use"):
         other.start()
     other.close()
     assert opened.server.wait_for_connections(0, SOON)  # who is in the way was found out by a visit
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
     visit(address)
 
 

@@ -2,17 +2,22 @@
 
 Owns      its threads and the queue of jobs that wait for one.
 Promises  never more than `limit` threads; jobs start in the order they came; a thread that has been idle
-          for `idle_seconds` ends; a job that raises, whatever it raises, costs no thread.
+          for `idle_seconds` ends, save the first `keep`; a job that raises, whatever it raises, costs none.
 Refuses   to look into a job: what an exception means is decided by the job itself.
 Why       `concurrent.futures` joins its threads at exit without a deadline, and wraps each job in a Future
           (measured: 9 us a job, against 2 us here).
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..deadline import Deadline
+
+#: threads that are never trimmed; each has a descriptor to wait on
+KEEP = 16
 
 Job = Callable[[], None]
 
@@ -22,10 +27,19 @@ class ThreadPool:
 
     name          prefix of the threads' names
     idle_seconds  how long a thread waits for its next job before it ends
+    keep          how many threads never end for that
     reuse         False: a fresh thread for each job, still at most `limit` at once
     """
 
-    def __init__(self, limit: int, *, name: str = "moorage", idle_seconds: float = 10.0, reuse: bool = True) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        name: str = "moorage",
+        idle_seconds: float = 10.0,
+        reuse: bool = True,
+        keep: int = KEEP,
+    ) -> None:
         self.limit = limit
         self._name = name
         self._idle_seconds = idle_seconds
@@ -35,6 +49,7 @@ class ThreadPool:
         self._threads: set[_PoolThread] = set()
         self._idle: list[_PoolThread] = []  # the last to become idle is the first to be used: caches are warm
         self._jobs: deque[Job] = deque()
+        self._keep = keep
         self._count = 0
         self._stopping = False
 
@@ -64,10 +79,11 @@ class ThreadPool:
 
         Raises `RuntimeError` when the system gives no thread and there is none to wait for.
         """
+        thread = self._idle_thread()
+        if thread is not None:
+            thread.give(job)  # without the lock, since it lets other threads run
+            return True
         with self._lock:
-            if self._idle:
-                self._idle.pop().give(job)
-                return True
             self._jobs.append(job)
             thread = self._hire()
         while thread is not None:
@@ -102,8 +118,7 @@ class ThreadPool:
         with self._lock:
             self._stopping = True
             threads = self.threads
-            while self._idle:
-                thread = self._idle.pop()
+            while (thread := self._idle_thread()) is not None:
                 self._threads.discard(thread)
                 thread.give(None)
         deadline = Deadline(timeout)
@@ -115,12 +130,18 @@ class ThreadPool:
             threads = self.threads  # jobs that waited may have got fresh ones
         return [thread for thread in self.threads if thread.is_alive()]
 
+    def _idle_thread(self) -> "_PoolThread | None":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def _hire(self) -> "_PoolThread | None":
         """A thread, to be started, for the first of the jobs that wait; None at the limit."""
         if len(self._threads) >= self.limit:
             return None
         self._count += 1
-        thread = _PoolThread(self, f"{self._name}-{self._count}")
+        thread = _PoolThread(self, f"{self._name}-{self._count}", is_kept=self._reuse and self._count <= self._keep)
         self._threads.add(thread)
         if len(self._threads) > self.limit or not self._jobs:  # a signal handler or finaliser came in between
             self._threads.discard(thread)
@@ -137,8 +158,9 @@ class ThreadPool:
                 self._threads.discard(thread)
                 if job is not None:
                     self._jobs.appendleft(job)
-                if self._idle:  # it became so meanwhile, and looks for no job
-                    self._idle.pop().give(self._jobs.popleft())
+                idle = self._idle_thread()
+                if idle is not None:  # it became so meanwhile, and looks for no job
+                    idle.give(self._jobs.popleft())
             raise
 
     def _go_idle(self, thread: "_PoolThread") -> Job | None:
@@ -170,28 +192,50 @@ class ThreadPool:
     def _give_up_waiting(self, thread: "_PoolThread") -> bool:
         """Whether this thread may end: False when a job was given to it at the last moment."""
         with self._lock:
-            if thread not in self._idle:
+            try:
+                self._idle.remove(thread)
+            except ValueError:
                 return False
-            self._idle.remove(thread)
             self._threads.discard(thread)
             return True
 
 
 class _PoolThread(threading.Thread):
-    """One thread of a pool; `give` wakes it, with None to end it."""
+    """One thread of a pool; `give` wakes it, with None to end it.
 
-    def __init__(self, pool: ThreadPool, name: str) -> None:
+    One that is kept waits by a system call of its own, an eventfd: `Lock.release` wakes a thread that can do
+    nothing yet, since whoever releases still holds the interpreter, while the eventfd is written without
+    holding it (measured: 15 % less CPU for a connection with one echo).
+    """
+
+    def __init__(self, pool: ThreadPool, name: str, *, is_kept: bool) -> None:
         super().__init__(name=name, daemon=True)
         self.job: Job | None = None
         self._pool = pool
+        self._is_kept = is_kept
+        self._bell = -1
         self._given = threading.Lock()  # held while there is no job: `give` releases it
         self._given.acquire()
 
     def give(self, job: Job | None) -> None:
+        """To an idle thread."""
         self.job = job
-        self._given.release()
+        if self._bell >= 0:
+            os.eventfd_write(self._bell, 1)
+        else:
+            self._given.release()
 
     def run(self) -> None:
+        if self._is_kept:
+            with suppress(OSError):  # out of descriptors: then it is one of the others
+                self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._work()
+        finally:
+            if self._bell >= 0:
+                os.close(self._bell)
+
+    def _work(self) -> None:
         job = self._take()
         while job is not None:
             try:
@@ -203,6 +247,11 @@ class _PoolThread(threading.Thread):
 
     def _wait(self) -> Job | None:
         """The job that was given; None when it is time to end."""
+        if self._bell >= 0:
+            while True:
+                with suppress(InterruptedError):
+                    os.eventfd_read(self._bell)
+                    return self._take()
         while not self._given.acquire(timeout=self._pool._idle_seconds):
             if self._pool._give_up_waiting(self):
                 return None

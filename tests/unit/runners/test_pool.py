@@ -1,5 +1,7 @@
 """ThreadPool: bounded, in order, reused, trimmed, and ended by nothing that a job raises."""
 
+import errno
+import os
 import signal
 import threading
 import weakref
@@ -111,7 +113,7 @@ def test_last_idle_thread_is_used_first() -> None:
 
 
 def test_idle_threads_end_after_their_time() -> None:
-    with pool_of(5, idle_seconds=0.01) as pool:
+    with pool_of(5, idle_seconds=0.01, keep=0) as pool:
         thread = run(pool, nothing)
         thread.join(SOON)
         assert not thread.is_alive()
@@ -122,7 +124,7 @@ def test_idle_threads_end_after_their_time() -> None:
 def test_job_given_at_the_last_moment_of_the_idle_wait_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ran_in: list[threading.Thread] = []
     answers: list[bool] = []
-    with pool_of(1, idle_seconds=0.001) as pool:
+    with pool_of(1, idle_seconds=0.001, keep=0) as pool:
         decide = pool._give_up_waiting
 
         def decide_too_late(thread: Any) -> bool:
@@ -442,10 +444,10 @@ def test_submit_while_a_thread_is_being_made_keeps_the_limit(monkeypatch: pytest
     jobs = [second]
 
     class Interrupted(module._PoolThread):
-        def __init__(self, *arguments: Any) -> None:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
             if jobs:
                 pool.submit(jobs.pop())
-            super().__init__(*arguments)
+            super().__init__(*arguments, **options)
 
     monkeypatch.setattr(module, "_PoolThread", Interrupted)
     pool.submit(first)
@@ -503,7 +505,7 @@ def test_jobs_from_many_threads_all_run_and_never_more_than_the_limit_at_once() 
         for _ in range(200):
             pool.submit(job)
 
-    with pool_of(3, idle_seconds=0.0001) as pool:
+    with pool_of(3, idle_seconds=0.0001, keep=0) as pool:
         submitters = [threading.Thread(target=submit) for _ in range(4)]
         for one in submitters:
             one.start()
@@ -512,3 +514,39 @@ def test_jobs_from_many_threads_all_run_and_never_more_than_the_limit_at_once() 
         eventually(lambda: ran == 800)
         eventually(lambda: pool.threads == ())
     assert 1 <= most <= 3
+
+
+def test_kept_threads_outlive_the_idle_time_and_the_others_do_not() -> None:
+    with pool_of(3, idle_seconds=0.01, keep=1) as pool:
+        together = threading.Barrier(3)
+        threads: list[threading.Thread] = []
+
+        def meet() -> None:
+            threads.append(threading.current_thread())
+            together.wait(SOON)
+
+        for _ in range(3):
+            pool.submit(meet)
+        kept = pool.threads[0] if pool.threads[0].name.endswith("-1") else None
+        eventually(lambda: len(threads) == 3 and len(pool.threads) == 1)
+        (left,) = pool.threads
+        assert left.name.endswith("-1")
+        assert kept is None or kept is left
+        assert run(pool, nothing) is left
+
+
+def test_kept_threads_leave_no_descriptor_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pool_of(4, keep=4) as pool:
+        run(pool, nothing)
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_thread_is_made_without_a_descriptor_when_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "none left")
+
+    monkeypatch.setattr(os, "eventfd", refuse)
+    with pool_of(1) as pool:
+        assert run(pool, nothing) is run(pool, nothing)

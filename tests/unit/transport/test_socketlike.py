@@ -160,9 +160,7 @@ def test_descriptors_travel_over_unix_sockets() -> None:
 def test_sendmsg_sends_buffers_and_descriptors_from_iterators() -> None:
     with ends("unix") as both, tempfile.TemporaryFile() as file:
         fds = array.array("i", [file.fileno()])
-        sent = both.stream.sendmsg(
-            iter((b"one", b"two")), iter([(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        )
+        sent = both.stream.sendmsg(iter((b"one", b"two")), iter([(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]))
         assert sent == 6 == both.stream.bytes_sent
         data, received, _, _ = socket.recv_fds(both.peer, 100, 1)
         assert data == b"onetwo"
