@@ -36,12 +36,15 @@ class Watch(Protocol):
 class Shortage:
     """Begins with the first failure and ends when accept has worked for `REPORT_SECONDS`."""
 
-    def __init__(self, watch: Watch, events: Events, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, watch: Watch, events: Events, clock: Clock = monotonic, report_seconds: float = REPORT_SECONDS
+    ) -> None:
         #: accept failed and has not worked since
         self.is_on = False
         self._watch = watch
         self._events = events
         self._clock = clock
+        self._report_seconds = report_seconds
         self._since: float | None = None  # the first failure
         self._until = 0.0  # the last success
         self._reported = float("-inf")
@@ -56,7 +59,7 @@ class Shortage:
         if self._since is None:
             self._since = now
         self._failures += 1
-        if now - self._reported >= REPORT_SECONDS:
+        if now - self._reported >= self._report_seconds:
             if AcceptPaused in self._events.wanted:
                 self._events.emit(AcceptPaused(error, PAUSE_SECONDS, self._failures))
             self._reported = now

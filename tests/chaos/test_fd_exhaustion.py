@@ -34,13 +34,7 @@ def fill(server: CrowdServer, stack: ExitStack) -> tuple[list[Client], list[Clie
     [
         "threads",
         "inline",
-        pytest.param(
-            "forks",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a client for whom accept still had a descriptor, but the fork had none, is ended with `shed`",
-            ),
-        ),
+        "forks",
     ],
 )
 def test_starved_server_sleeps_and_recovers(record_property: Record, runner: str) -> None:

@@ -338,13 +338,15 @@ def test_verb_from_a_signal_handler_in_the_serving_thread(make: Callable[..., Se
 
 def test_ctrl_c_in_serve_forever_closes_everything_and_is_raised() -> None:
     program = f"""
-import signal, sys, threading
+import os, signal, sys, threading
 sys.path.insert(0, {str(Path(__file__).parents[2] / "src")!r})
 from moorage.server import Server
 from moorage.events import HandlersCut, ServerStopped
 import socket
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 begun = threading.Event()
+def say(*words):  # in one piece, from whatever thread
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 def handle(conn):
     begun.set()
     conn.recv(10)
@@ -353,12 +355,12 @@ def client():
     with socket.create_connection(server.address, 20) as sock:
         begun.wait(20)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        print("end:", sock.recv(10), flush=True)
-server.events.subscribe(lambda event: print(type(event).__name__, flush=True), HandlersCut, ServerStopped)
+        say("end:", sock.recv(10))
+server.events.subscribe(lambda event: say(type(event).__name__), HandlersCut, ServerStopped)
 try:
     server.serve_forever()
 except KeyboardInterrupt:
-    print("interrupted", [one.name for one in threading.enumerate() if one.name.startswith("moorage")], server.fileno(), flush=True)
+    say("interrupted", [one.name for one in threading.enumerate() if one.name.startswith("moorage")], server.fileno())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert sorted(done.stdout.splitlines()) == ["ServerStopped", "end: b''", "interrupted [] -1"], done.stderr

@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar
@@ -23,6 +24,7 @@ from ..connection import Connection
 from ..deadline import Deadline, monotonic
 from ..errors import InternalError
 from ..events import Cause, HandlerFailed
+from ..shortage import PAUSE_SECONDS, Shortage
 from ..timers import Timer
 from ..watch import Watch
 from .base import Runner
@@ -34,6 +36,9 @@ __all__ = ["ForksRunner", "Link"]
 
 #: How often children are asked for where there is no pidfd that would tell.
 POLL_SECONDS = 0.1
+
+#: How often a want of processes or descriptors is reported; the acceptor reports its own meanwhile.
+SHORTAGE_SECONDS = 60.0
 
 
 class ForksRunner(Runner):
@@ -47,12 +52,40 @@ class ForksRunner(Runner):
         self._links: dict[int, Link] = {}  # by pid
         self._drain: bytes | None = None  # what children are told of it
         self._forked: Forked | None = None  # in a child: what it is
+        self._waiting: deque[tuple[Connection, float]] = deque()  # for a process, and since when
+        self._retry: Timer | None = None
+        self._shortage = Shortage(self._watch, self._events, report_seconds=SHORTAGE_SECONDS)
         self._children = Children(self._settings.max_connections, self._child_left)
         if self._children.fileno() >= 0:
             self._watch.listen(self._children.fileno(), self._reap)
 
     def submit(self, connection: Connection) -> None:
-        """Fork a child for it.  Raises `OSError` when there is no process or descriptor to be had."""
+        """Fork a child for it, or let it wait while there is no process or descriptor to be had."""
+        self._waiting.append((connection, monotonic()))
+        if self._retry is None:
+            self._fork_waiting()
+
+    def _fork_waiting(self) -> None:
+        self._retry = None
+        while self._waiting:
+            connection, since = self._waiting[0]
+            timeout = self._settings.queue_timeout
+            if timeout is not None and monotonic() >= since + timeout:
+                connection.end(Cause.QUEUE_TIMEOUT)
+            try:
+                if connection.is_over:
+                    connection.finish()
+                else:
+                    self._fork(connection)
+            except OSError as error:
+                self._shortage.met(error)
+                self._retry = self._watch.call_at(monotonic() + PAUSE_SECONDS, self._fork_waiting)
+                return
+            self._waiting.popleft()
+        if self._shortage.is_on:
+            self._shortage.over()
+
+    def _fork(self, connection: Connection) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._drain is not None:
             here.send(self._drain)
@@ -79,6 +112,11 @@ class ForksRunner(Runner):
 
     def stop(self, timeout: float | None) -> list[str]:
         """Give the children this many seconds, then end what is left; returns what had to be killed."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._shortage.forget()
+        while self._waiting:
+            self._waiting.popleft()[0].finish()
         self._children.wait(Deadline(timeout))
         for link in tuple(self._links.values()):
             link.end()

@@ -84,6 +84,10 @@ class ThreadPool:
             thread.give(job)  # without the lock, since it lets other threads run
             return True
         with self._lock:
+            thread = self._idle_thread()
+            if thread is not None:  # it became so meanwhile: nobody may be idle while a job waits
+                thread.give(job)
+                return True
             self._jobs.append(job)
             thread = self._hire()
         while thread is not None:

@@ -128,16 +128,40 @@ def test_submit_leaves_the_socket_to_the_child(house: House) -> None:
     assert connection.state is State.HANDLER
 
 
-def test_submit_that_cannot_fork_raises_and_keeps_nothing(house: House, system: FakeSystem) -> None:
+def test_connection_waits_while_no_process_is_to_be_had(house: House, system: FakeSystem) -> None:
     connection = house.admit()
     before = os.listdir("/proc/self/fd")
     system.fork_error = OSError(errno.EAGAIN, "no process")
-    with pytest.raises(OSError, match="no process"):
-        house.runner.submit(connection)
+    house.runner.submit(connection)
     house.said_by_children.pop().close()
     assert os.listdir("/proc/self/fd") == before
     assert connection.state is State.QUEUED
-    connection.release()
+    system.fork_error = None
+    house.watch.turn(5)
+    assert connection.state is State.HANDLER
+    house.leave(0, RECORD.pack())
+    assert connection.state is State.CLOSED
+
+
+def test_connection_that_waits_too_long_for_a_process_is_ended(house: House, system: FakeSystem) -> None:
+    house.settings = house.runner._settings = ServerSettings(queue_timeout=0.05)
+    connection = house.admit()
+    system.fork_error = OSError(errno.EAGAIN, "no process")
+    house.runner.submit(connection)
+    while connection.cause is None:
+        house.watch.turn(5)
+    assert connection.cause is Cause.QUEUE_TIMEOUT
+    while house.said_by_children:
+        house.said_by_children.pop().close()
+
+
+def test_stop_finishes_who_waits_for_a_process(house: House, system: FakeSystem) -> None:
+    connection = house.admit()
+    system.fork_error = OSError(errno.EAGAIN, "no process")
+    house.runner.submit(connection)
+    connection.end(Cause.CLOSED_BY_OPERATOR)
+    house.runner.stop(0)
+    assert connection.state in (State.LINGERING, State.CLOSED)
 
 
 def test_child_that_leaves_reports_its_numbers(house: House) -> None:
@@ -187,12 +211,12 @@ def test_end_is_told_by_term_and_after_the_grace_by_kill(house: House, system: F
     assert [event.cause for event in house.seen if isinstance(event, ConnectionClosed)] == [Cause.SHED]
 
 
-def test_end_before_the_child_was_there_reaches_it(house: House, system: FakeSystem) -> None:
+def test_connection_that_was_ended_before_gets_no_child(house: House, system: FakeSystem) -> None:
     connection = house.admit()
     connection.end(Cause.SHED)
     house.runner.submit(connection)
-    house.turn_until_told(1)
-    assert system.told == [(1001, signal.SIGTERM)]
+    assert connection.state in (State.LINGERING, State.CLOSED)
+    assert not house.runner._links
 
 
 def test_child_that_leaves_in_time_is_not_killed(house: House, system: FakeSystem) -> None:

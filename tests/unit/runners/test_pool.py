@@ -421,6 +421,26 @@ def test_stop_waits_for_fresh_threads_of_jobs_that_waited() -> None:
         assert stop.result() == []
 
 
+def test_thread_that_becomes_idle_in_the_middle_of_submit_gets_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would wait for a job, and the job for a thread."""
+    first, done = Job(), threading.Event()
+    with pool_of(1) as pool:
+        pool.submit(first)
+        first.wait()
+        look = pool._idle_thread
+
+        def look_too_early() -> Any:
+            found = look()
+            if not first.may_leave.is_set():
+                first.may_leave.set()
+                eventually(lambda: pool.idle == 1)
+            return found
+
+        monkeypatch.setattr(pool, "_idle_thread", look_too_early)
+        pool.submit(done.set)
+        assert done.wait(SOON)
+
+
 def test_stop_while_a_thread_is_being_started_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ThreadPool(1)
     start, done = threading.Thread.start, threading.Event()
