@@ -267,7 +267,7 @@ class Server:
 
     def _make_acceptor(self, listener: Listener) -> Acceptor:
         return Acceptor(
-            listener, self._gate, self.watch, self._reception.admit, self.events,
+            listener, self._runner.guard(self._gate), self.watch, self._reception.admit, self.events,
             failed=self._accept_failed,
             overflow=self.settings.overflow,
             overflow_message=self.settings.overflow_message,

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
+from ..acceptor import Gate
 from ..connection import Connection
 from ..events import Cause, Events
 from ..watch import Watch
@@ -57,6 +58,10 @@ class Runner(ABC):
         self._own_fds = own_fds  # the server's descriptors, which a forked child closes
         #: how a runner tells the server that a handler in another process stops it; set by the server
         self.on_stop: Callable[[float | None, Cause], None] = lambda timeout, cause: None
+
+    def guard(self, gate: Gate) -> Gate:
+        """The gate that acceptors ask: this one, or one that is closed too while the runner is short of something."""
+        return gate
 
     def start(self) -> None:  # noqa: B027  # most have nothing to get ready
         """Get ready; before the first connection."""

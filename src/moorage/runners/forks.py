@@ -16,10 +16,11 @@ import socket
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from typing import ClassVar
 
+from ..acceptor import Gate, Ticket
 from ..connection import Connection
 from ..deadline import Deadline, monotonic
 from ..errors import InternalError
@@ -53,11 +54,16 @@ class ForksRunner(Runner):
         self._drain: bytes | None = None  # what children are told of it
         self._forked: Forked | None = None  # in a child: what it is
         self._waiting: deque[tuple[Connection, float]] = deque()  # for a process, and since when
+        self._turned_away: list[Callable[[], None]] = []  # acceptors that are told when nobody waits any more
         self._retry: Timer | None = None
         self._shortage = Shortage(self._watch, self._events, report_seconds=SHORTAGE_SECONDS)
         self._children = Children(self._settings.max_connections, self._child_left)
         if self._children.fileno() >= 0:
             self._watch.listen(self._children.fileno(), self._reap)
+
+    def guard(self, gate: Gate) -> Gate:
+        """Nobody is accepted while somebody waits for a process: the descriptors that come free are for the fork."""
+        return _GuardedGate(gate, self._waiting, self._turned_away)
 
     def submit(self, connection: Connection) -> None:
         """Fork a child for it, or let it wait while there is no process or descriptor to be had."""
@@ -84,6 +90,8 @@ class ForksRunner(Runner):
             self._waiting.popleft()
         if self._shortage.is_on:
             self._shortage.over()
+        while self._turned_away:
+            self._turned_away.pop()()
 
     def _fork(self, connection: Connection) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -178,6 +186,24 @@ class ForksRunner(Runner):
             with suppress(OSError):
                 os.close(fd)
         self._watch.begin_anew()
+
+
+class _GuardedGate:
+    """A gate that is closed while connections wait for a process."""
+
+    def __init__(self, gate: Gate, waiting: Sized, turned_away: list[Callable[[], None]]) -> None:
+        self._gate = gate
+        self._waiting = waiting
+        self._turned_away = turned_away
+
+    def take(self) -> Ticket | None:
+        return None if self._waiting else self._gate.take()
+
+    def when_free(self, callback: Callable[[], None]) -> None:
+        if self._waiting:
+            self._turned_away.append(callback)
+        else:
+            self._gate.when_free(callback)
 
 
 class Link:
