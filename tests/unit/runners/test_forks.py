@@ -135,7 +135,7 @@ def test_connection_waits_while_no_process_is_to_be_had(house: House, system: Fa
     house.runner.submit(connection)
     house.said_by_children.pop().close()
     assert os.listdir("/proc/self/fd") == before
-    assert connection.state is State.QUEUED
+    assert connection.state.value == "queued"
     system.fork_error = None
     house.watch.turn(5)
     assert connection.state.value == "handler"
