@@ -171,7 +171,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are killed on the way out
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are killed on the way out
     try:
         return run(arguments(argv))
     except machine.CannotMeasure as error:
@@ -179,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -171,10 +171,14 @@ class Connection(SocketLike):
         return self._sock.family == socket.AF_UNIX
 
     @property
+    def has_left(self) -> bool:
+        """Whether its handler has, and only unread input is discarded."""
+        return self.state is State.LINGERING
+
+    @property
     def is_over(self) -> bool:
         """Whether no handler is wanted for it any more: it lingers, was ended, or told while no handler had it."""
-        has_left = self.state is State.LINGERING
-        return has_left or self._ended is not None or (self._told and self.state is not State.HANDLER)
+        return self.has_left or self._ended is not None or (self._told and self.state is not State.HANDLER)
 
     def open(self) -> None:
         """Begin the deadlines; in the Watch's thread."""

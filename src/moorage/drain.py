@@ -3,7 +3,7 @@
 Owns      the deadline of the end, and who was told when.
 Promises  doors close first; a connection is told end of stream only while it is quiet, and is served as
           before until then; at the deadline the rest is ended and counted; it is over at the latest
-          `LEAVE_SECONDS` after that; a second call can only bring the deadline nearer.
+          `LEAVE_SECONDS` after that, without lingering; a second call can only bring the deadline nearer.
 Refuses   to wait for anything but connections: what remains of handlers is the runner's to report.
 Why       telling every waiting reader at once broke 92 of 110 live conversations in a measurement; with the
           quiet rule none.
@@ -18,6 +18,7 @@ from .events import Address, Cause, DrainFinished, DrainStarted, Events, Handler
 
 LAST_PART = 0.1  # of the window: then nobody need be quiet any more
 LOOK_EVERY = 0.25  # seconds between two looks at busy connections; there is no event for "waits again"
+LEAVE_LOOKS = 1 / 32  # seconds between two looks at handlers that are about to leave
 LEAVE_SECONDS = 2.0  # after the deadline, for handlers to notice that their connection was ended
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly however many there are
 
@@ -33,6 +34,8 @@ class Guest(Protocol):
 
     @property
     def is_over(self) -> bool: ...
+    @property
+    def has_left(self) -> bool: ...
     def quiet_since(self) -> float | None: ...
     def tell(self) -> None: ...
     def end(self, cause: Cause, /) -> None: ...
@@ -194,14 +197,19 @@ class Drain:
             for door in self._doors:
                 door.stop()
         next_look = tellings.look(self._guests, now)
-        is_empty = not self._open and not len(self._guests)
-        if is_empty or tellings.is_due(now - LEAVE_SECONDS):
+        if self._is_empty(now) or tellings.is_due(now - LEAVE_SECONDS):
             self._is_over = True
             if DrainFinished in self._events.wanted:
                 self._events.emit(DrainFinished(tellings.cut, now - tellings.begun))
             self._over()
         else:
             self._timer = self._watch.call_at(next_look, self._look)
+
+    def _is_empty(self, now: float) -> bool:
+        """Whether there is nobody to wait for; after the deadline that is nobody with a handler."""
+        if self._tellings is not None and self._tellings.is_due(now):
+            return all(guest.has_left for guest in self._guests)
+        return not self._open and not len(self._guests)
 
 
 class Tellings:
@@ -240,7 +248,7 @@ class Tellings:
         """Tell who is quiet, cut who is left at the deadline; returns the moment for the next look."""
         if self.is_due(now):
             self._cut(guests)
-            return now + LOOK_EVERY
+            return now + LEAVE_LOOKS
         next_look = now + self._pause()
         quiet = self._quiet(now)
         for guest in guests:

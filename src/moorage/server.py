@@ -338,8 +338,9 @@ class Server:
             self._stopped.set()
 
     def _close_runner(self) -> None:
-        was_drained = self._lifecycle is State.CLOSED  # then those who are still here had their time
-        stacks = self._runner.stop(0.0 if was_drained and self._reception else LEAVE_SECONDS)
+        was_drained = self._lifecycle is State.CLOSED  # then those who are still in a handler had their time
+        is_late = was_drained and not all(connection.has_left for connection in self._reception)
+        stacks = self._runner.stop(0.0 if is_late else LEAVE_SECONDS)
         if stacks and HandlersCut in self.events.wanted:
             self.events.emit(HandlersCut(tuple(stacks)))
         if self._lifecycle is State.BOUND:  # `worker_start` failed

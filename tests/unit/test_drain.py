@@ -34,6 +34,7 @@ class FakeGuest:
         self.on_drain: Callable[[], None] | None = None
         self.told_at: list[float] = []
         self.ended: list[tuple[float, Cause]] = []
+        self.has_left = False
 
     @property
     def is_over(self) -> bool:
@@ -271,6 +272,18 @@ def test_rest_is_ended_at_the_deadline_and_counted_once() -> None:
         guest.leave()
     assert hall.overs == 1
     assert hall.sink.of(DrainFinished) == [DrainFinished(2, 6.0)]
+
+
+def test_drain_does_not_wait_for_lingering_after_the_deadline() -> None:
+    hall = Hall()
+    lingering, busy = hall.guest(), hall.guest()
+    lingering.has_left = True
+    hall.drain(5)
+    hall.wait(5.1)
+    assert hall.overs == 0
+    busy.has_left = True
+    hall.wait(0.1)
+    assert hall.overs == 1
 
 
 def test_drain_is_over_soon_after_the_deadline_whoever_stays() -> None:
