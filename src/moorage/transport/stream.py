@@ -185,7 +185,8 @@ class Stream:
                 count = 0
             except OSError as error:
                 self._failed(error)
-            self._moved_at = monotonic()
+            if self._waiting_since:  # another thread waits in a read; else the next wait is the later moment
+                self._moved_at = monotonic()
             self.bytes_sent += count
             if count == len(data):
                 return
