@@ -16,9 +16,6 @@ from contextlib import suppress
 
 from ..deadline import Deadline
 
-#: threads that are never trimmed; each has a descriptor to wait on
-KEEP = 16
-
 Job = Callable[[], None]
 
 
@@ -27,7 +24,7 @@ class ThreadPool:
 
     name          prefix of the threads' names
     idle_seconds  how long a thread waits for its next job before it ends
-    keep          how many threads never end for that
+    keep          how many threads never end for that; each of these has a descriptor to wait on
     reuse         False: a fresh thread for each job, still at most `limit` at once
     """
 
@@ -38,7 +35,7 @@ class ThreadPool:
         name: str = "moorage",
         idle_seconds: float = 10.0,
         reuse: bool = True,
-        keep: int = KEEP,
+        keep: int = 0,
     ) -> None:
         self.limit = limit
         self._name = name

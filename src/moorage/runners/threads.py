@@ -22,6 +22,8 @@ from .waiters import PlainWaiter, WakeableWaiter
 
 SATURATED_EVERY = 60.0  # seconds between two reports of a full pool
 
+KEPT_THREADS = 16  # enough for what one interpreter runs at once; a crowd beyond that is trimmed when it has left
+
 _PLAIN = PlainWaiter()
 
 
@@ -33,7 +35,7 @@ class ThreadsRunner(Runner):
     def start(self) -> None:
         """Get ready; threads are made on need."""
         limit = self._settings.threads or self._settings.max_connections
-        self._pool = ThreadPool(limit, name="moorage")
+        self._pool = ThreadPool(limit, name="moorage", keep=KEPT_THREADS)
         self._local = threading.local()
         self._waits: dict[int, Timer] = {}  # of connections that wait for a thread
         self._reported_at = -SATURATED_EVERY

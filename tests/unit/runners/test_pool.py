@@ -36,9 +36,23 @@ class Job:
         assert self.has_begun.wait(SOON)
 
 
+class Kept:
+    """How many threads of a pool are kept where a test does not say."""
+
+    threads = 0
+
+
+@pytest.fixture(params=[0, 8], ids=["trimmed", "kept"], autouse=True)
+def kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with threads that wait on a lock, and with threads that wait on a descriptor."""
+    Kept.threads = request.param
+    yield
+    Kept.threads = 0
+
+
 @contextmanager
 def pool_of(limit: int, **options: object) -> Iterator[ThreadPool]:
-    pool = ThreadPool(limit, **options)  # type: ignore[arg-type]
+    pool = ThreadPool(limit, **{"keep": Kept.threads, **options})  # type: ignore[arg-type]
     yield pool
     assert pool.stop(SOON) == []
 
@@ -568,5 +582,5 @@ def test_thread_is_made_without_a_descriptor_when_there_is_none(monkeypatch: pyt
         raise OSError(errno.EMFILE, "none left")
 
     monkeypatch.setattr(os, "eventfd", refuse)
-    with pool_of(1) as pool:
+    with pool_of(1, keep=1) as pool:
         assert run(pool, nothing) is run(pool, nothing)
