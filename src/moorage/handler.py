@@ -66,7 +66,7 @@ class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
         """Send what is buffered; does nothing when `setup()` did not come this far."""
         if self.wbufsize and hasattr(self, "wfile"):
             try:
-                self.wfile.flush()
+                self.wfile.close()  # which flushes; one left open would try again when it is collected
             except OSError:  # the peer is gone: the connection has recorded why
                 pass
 
