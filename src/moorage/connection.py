@@ -13,7 +13,7 @@ import enum
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from .config import plain_address
 from .deadline import monotonic, soonest
@@ -166,6 +166,11 @@ class Connection(SocketLike):
     # For the corridor
 
     @property
+    def settings(self) -> Any:
+        """The settings of its server."""
+        return self._home.settings
+
+    @property
     def is_unix(self) -> bool:
         """Whether it is a Unix socket, which must not be shut to wake its reader."""
         return self._sock.family == socket.AF_UNIX
@@ -201,6 +206,23 @@ class Connection(SocketLike):
         self._waiting_since = 0.0
         self._waiter = waiter
         self._special = not waiter.plain or self._ended is not None or self._told
+
+    def lend(self, link: Waiter) -> None:
+        """Another process holds it from now on, and is told of its end by this link; our copy is closed."""
+        self.begin(link)
+        self._sock.close()
+
+    def move(self, home: Home, ticket: Ticket) -> None:
+        """In that process: its deadlines, its ticket and its events are not the server's any more."""
+        Connection._guard = threading.RLock()  # a thread of the server may have held it at the fork
+        self._home, self._ticket, self._timer = home, ticket, None
+
+    def conclude(self, cause: Cause, phase: Phase, received: int, sent: int, handled: float) -> None:
+        """It ended in that process like this; our part of it is over too."""
+        self.cause, self._phase = cause, phase
+        self.bytes_received, self.bytes_sent = received, sent
+        self._left_at = self._handled_at + handled
+        self.release()
 
     def finish(self) -> None:
         """The holder is done: say end of stream, discard unread input in the Watch, close."""

@@ -14,7 +14,6 @@ Signals   SIGUSR1: a message of the parent has come (drain).  SIGTERM: the same 
 import json
 import signal
 import socket
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -67,7 +66,7 @@ class Forked:
     """The home of one connection in the child."""
 
     def __init__(self, connection: Connection, parent: socket.socket, watch: Watch, events: Events) -> None:
-        self.settings = connection._home.settings
+        self.settings = connection.settings
         self.watch = watch
         self.events = events
         #: the server drains; true from the moment the signal arrives, whatever the handler is doing
@@ -104,10 +103,7 @@ class Forked:
 
     def _move_in(self) -> None:
         """The connection lives here now: its deadlines, its ticket and its events are not the server's."""
-        Connection._guard = threading.RLock()  # a thread of the parent may have held it
-        self._connection._home = self
-        self._connection._ticket = self
-        self._connection._timer = None
+        self._connection.move(self, self)
         self.events.clear()
         self.events.subscribe(self._note, ConnectionClosed, HandlerFailed)
         self.watch.listen(self._parent.fileno(), self._hear)

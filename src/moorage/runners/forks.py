@@ -149,8 +149,7 @@ class ForksRunner(Runner):
     def _link(self, connection: Connection, child: Child, sock: socket.socket) -> None:
         link = self._links[child.pid] = Link(connection, child, self._children, sock, self._watch)
         link.on_stop = self.on_stop
-        connection.begin(link)
-        connection._sock.close()
+        connection.lend(link)
         link.wake()  # it may have been ended meanwhile
         if child.pidfd is None:
             self._watch.call_at(monotonic() + POLL_SECONDS, lambda: self._ask_for(child))
@@ -277,12 +276,10 @@ def conclude(connection: Connection, record: ClosingRecord | None) -> None:
     """Close the parent's connection as the child's was closed; a child that said nothing was killed."""
     if record is None:
         connection.record(Cause.KILLED)
+        connection.release()
     else:
-        connection.cause, connection._phase = record.cause, record.phase
-        connection.bytes_received, connection.bytes_sent = record.bytes_received, record.bytes_sent
-        connection._left_at = connection._handled_at + record.handled
-    connection._waiter = None  # no cycle
-    connection.release()
+        numbers = record.bytes_received, record.bytes_sent, record.handled
+        connection.conclude(record.cause, record.phase, *numbers)
 
 
 def warn_of_threads() -> None:
