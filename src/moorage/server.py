@@ -209,7 +209,10 @@ class Server:
     # The operator's verbs
 
     def suspend(self) -> None:
-        """Leave new clients in the backlog; those who are here are served on."""
+        """Leave new clients in the backlog; those who are here are served on.
+
+        Takes effect in the serving thread, a moment after this returns; the event `ServerSuspended` says when.
+        """
         self.watch.call_soon(self._suspend)
 
     def resume(self) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from moorage import Connection
-from moorage.events import Cause, ConnectionRefused, Phase, PoolSaturated
+from moorage.events import Cause, ConnectionRefused, Phase, PoolSaturated, ServerSuspended
 from support.client import SOON, Client
 from support.house import Background, Journal, Latch, Open, Place, connected
 
@@ -241,8 +241,10 @@ def test_suspended_server_serves_who_is_here_and_lets_nobody_in(house: Open) -> 
     opened = house(echo)
     first = opened.client()
     assert first.ask(b"x") == b"x"
+    suspended = opened.server.events.queue(1, ServerSuspended)
     opened.server.suspend()
     assert first.ask(b"y") == b"y"
+    suspended.get(SOON)  # it takes effect in the serving thread
     second = opened.client()
     second.sendall(b"z")
     assert second.hears_nothing(0.1)
