@@ -208,8 +208,8 @@ def test_foreign_end_never_lets_a_reused_descriptor_reach_the_old_handler(house:
                     pass
         return talks
 
-    enders = [Background(lambda seed=seed: end_some(seed)) for seed in range(3)]  # type: ignore[misc]
-    visitors = [Background(lambda number=number: come_and_go(number)) for number in range(8)]  # type: ignore[misc]
+    enders = [Background(lambda seed=seed: end_some(seed)) for seed in range(3)]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    visitors = [Background(lambda number=number: come_and_go(number)) for number in range(8)]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     try:
         assert sum(visitor.result() for visitor in visitors) > 200
     finally:

@@ -140,7 +140,7 @@ def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -
         for client in (*idle, *busy):
             assert client.ask(b"hello\n") == b"hello\n"
         pauses = [0.01 * number for number in range(12)]
-        talks = [Background(lambda c=c, p=p: converse(c, p, over)) for c, p in zip(busy, pauses, strict=True)]  # type: ignore[misc]
+        talks = [Background(lambda c=c, p=p: converse(c, p, over)) for c, p in zip(busy, pauses, strict=True)]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         begun = time.monotonic()
         drain = opened.drain()
         for client in idle:
@@ -163,7 +163,7 @@ def test_conversations_that_never_pause_end_between_two_requests(house: Open) ->
     with connected(opened, 6) as busy:
         for client in busy:
             assert client.ask(b"hello\n") == b"hello\n"
-        talks = [Background(lambda c=c: converse(c, 0.02, threading.Event(), hasty=True)) for c in busy]  # type: ignore[misc]
+        talks = [Background(lambda c=c: converse(c, 0.02, threading.Event(), hasty=True)) for c in busy]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         drain = opened.drain(3.0)
         assert all(talk.result() > 10 for talk in talks)
         assert drain.result()
@@ -279,7 +279,7 @@ def test_spread_tells_one_after_the_other(house: Open) -> None:
             assert client.ask(b"x\n") == b"x\n"
         begun = time.monotonic()
         drain = opened.drain()
-        ends = [Background(lambda c=c: (c.rest(), time.monotonic() - begun)[1]) for c in clients]  # type: ignore[misc]
+        ends = [Background(lambda c=c: (c.rest(), time.monotonic() - begun)[1]) for c in clients]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         moments = sorted(end.result() for end in ends)
     assert drain.result()
     assert moments[-1] - moments[0] > 0.4
@@ -364,7 +364,7 @@ def test_second_drain_can_only_bring_the_deadline_nearer(house: Open, latch: Lat
     client.sendall(b"half")
     begun = time.monotonic()
     drains = [opened.drain(SOON)]
-    drains += [Background(lambda seconds=seconds: opened.server.drain(seconds)) for seconds in (10 * SOON, 0.2, None)]  # type: ignore[misc]
+    drains += [Background(lambda seconds=seconds: opened.server.drain(seconds)) for seconds in (10 * SOON, 0.2, None)]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     assert client.is_cut()
     assert [drain.result() for drain in drains] == [False] * 4
     assert time.monotonic() - begun < 3.0

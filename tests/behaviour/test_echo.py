@@ -30,7 +30,7 @@ def test_messages_of_every_size_come_back(house: Open) -> None:
     client = house(echo).client()
     for size in (1, 2, 8191, 8192, 8193, 65536, 200_000):
         message = os.urandom(size)
-        answer = Background(lambda size=size: client.receive(size))  # type: ignore[misc]
+        answer = Background(lambda size=size: client.receive(size))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         client.sendall(message)
         assert answer.result() == message
 

@@ -79,7 +79,7 @@ def test_all_waiters_are_called_for_one_ticket() -> None:
     ticket = take(gate)
     called: list[int] = []
     for number in range(3):
-        gate.when_free(lambda number=number: called.append(number))  # type: ignore[misc]
+        gate.when_free(lambda number=number: called.append(number))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     ticket.give_back()
     assert called == [0, 1, 2]
 

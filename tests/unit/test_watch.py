@@ -71,7 +71,7 @@ def test_calls_from_many_threads_are_all_made(watch: Watch) -> None:
             watch.call_soon(lambda: called.append(number))
 
     with in_thread(turn) as turning:
-        callers = [Running(lambda number=number: call(number)) for number in range(4)]  # type: ignore[misc]
+        callers = [Running(lambda number=number: call(number)) for number in range(4)]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         for caller in callers:
             caller.result()
         turning.result()

@@ -133,7 +133,7 @@ def quiet_needed(deadline: Deadline, timeout: float | None) -> float:
 def _has_unread(request: socket.socket) -> bool:
     """Whether anything is unread, an end of stream included."""
     try:
-        return bool(is_tls(request) and request.pending()) or has_input(request)  # type: ignore[attr-defined]
+        return bool(is_tls(request) and request.pending()) or has_input(request)  # type: ignore[attr-defined]  # is_tls knows
     except (OSError, ValueError):
         return True
 

@@ -81,7 +81,7 @@ class Source(io.RawIOBase):
         return count
 
     def _wait(self, seconds: float) -> bool:
-        if is_tls(self._sock) and self._sock.pending():  # type: ignore[attr-defined]
+        if is_tls(self._sock) and self._sock.pending():  # type: ignore[attr-defined]  # is_tls knows
             return True
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)

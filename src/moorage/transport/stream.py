@@ -390,7 +390,7 @@ class Stream:
 
     def _own(self, error: Error) -> Error:
         """Mark an exception as of this stream's making; more than one may be under way (a flush in `finally`)."""
-        error.raised_by = self  # type: ignore[attr-defined]
+        error.raised_by = self  # type: ignore[attr-defined]  # exceptions take attributes
         return error
 
 

@@ -99,7 +99,7 @@ def test_jobs_that_wait_start_in_the_order_they_came() -> None:
         first = Job()
         pool.submit(first)
         for number in range(20):
-            pool.submit(lambda number=number: started.append(number))  # type: ignore[misc]
+            pool.submit(lambda number=number: started.append(number))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         first.may_leave.set()
         eventually(lambda: len(started) == 20)
     assert started == list(range(20))
@@ -206,7 +206,7 @@ def test_idle_thread_keeps_no_job_alive() -> None:
     with pool_of(1) as pool:
         connection = Connection()
         gone = weakref.ref(connection)
-        run(pool, lambda connection=connection: None)  # type: ignore[misc]
+        run(pool, lambda connection=connection: None)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         del connection
         eventually(lambda: gone() is None)
 

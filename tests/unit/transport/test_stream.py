@@ -453,7 +453,7 @@ def test_timeout_counts_for_each_wait(script: ScriptedWaiter) -> None:
     with ends(waiter=script) as both:
         both.stream.settimeout(5)
         for piece in (b"a", b"b", b"c\n"):
-            script.then(lambda piece=piece: both.peer.send(piece), after=4)  # type: ignore[misc]
+            script.then(lambda piece=piece: both.peer.send(piece), after=4)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         assert both.stream.readline() == b"abc\n"
         assert script.asked == [5, 5, 5]
 
