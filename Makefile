@@ -25,11 +25,11 @@ run: $(VENV)/.run ## install what is needed and serve echo on 127.0.0.1:20000
 test: $(VENV)/.dev ## install what is needed and run the tests (less than five minutes)
 	$(PYTEST) -n 2 -m "not full"
 
-test-full: $(VENV)/.dev ## run every test: long loads, floods and attacks too
-	$(PYTEST)
+test-full: $(VENV)/.dev ## run every test but the soak: long loads, floods and attacks too
+	$(PYTEST) -m "not soak"
 
-soak: $(VENV)/.dev ## run the long tests only
-	$(PYTEST) -m full
+soak: $(VENV)/.dev ## ten minutes of mixed load for each hub, side by side
+	$(PYTEST) -n 2 -rP -m soak
 
 check: $(VENV)/.dev ## lint, format, types, and that the generated pages are current
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ docs: $(VENV)/.docs ## build the documentation into docs/_build/html
 clean: ## remove everything that make has made
 	rm -rf $(VENV) docs/_build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf src/*.egg-info
+	rm -rf src/*.egg-info src/moorage/_native/*.so src/moorage/_native/*.c
 
 # --- the environment: one stamp per requirement file, so that a second run installs nothing ---
 
@@ -73,8 +73,12 @@ $(BIN)/python:
 	echo "Moorage needs Python 3.11 or newer, and none was found among: $(CANDIDATES). Name one: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
-$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+# What the extension is built of: when one of these changes, the next word builds it anew.
+NATIVE := setup.py $(wildcard src/moorage/_native/*.pyx src/moorage/_native/*.pxi)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml $(NATIVE) | $(BIN)/python
 	$(PIP) install -r requirements/run.txt
+	@rm -f src/moorage/_native/*.so    # a build that fails leaves none, not an old one
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

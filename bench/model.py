@@ -4,9 +4,10 @@ Owns      the frozen shapes that scenario and rival files are written in.
 Promises  plain data; a scenario that contradicts itself is refused when it is imported.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["Bar", "Contestant", "Load", "Rival", "Sample", "Scenario"]
+__all__ = ["Bar", "Calls", "Contestant", "Load", "Rival", "Sample", "Scenario"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Rival:
     program: str
     needs: tuple[str, ...] = ()  # modules without which it is skipped
     args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()  # added to our environment, out of which every MOORAGE_ name is taken
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Load:
     def quick(self) -> "Load":
         """The same load, short: shows that everything works, not how fast it is."""
         return replace(self, messages=max(self.messages // 100, 50), warmup=self.warmup // 100, seconds=60)
+
+    def traced(self) -> "Load":
+        """The same load, short enough for a server that stops at each system call; every message is counted."""
+        return replace(self, messages=min(self.messages, 2_000), warmup=0, idle=0, seconds=60)
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,16 @@ class Scenario:
     baseline: str
     contestants: tuple[Contestant, ...]
     bars: tuple[Bar, ...] = field(default=())
+    traced: tuple[str, ...] = ()  # contestants whose system calls are counted, in a run that is not timed
 
     def __post_init__(self) -> None:
         names = [c.name for c in self.contestants]
         if len(set(names)) != len(names):
             raise ValueError(f"two contestants have one name in {names}")
-        named = {self.baseline} | {b.contestant for b in self.bars} | {b.against for b in self.bars if b.against}
+        named = {self.baseline, *self.traced}
+        named |= {b.contestant for b in self.bars} | {b.against for b in self.bars if b.against}
         if unknown := named - set(names):
-            raise ValueError(f"baseline or bars name {sorted(unknown)}, the contestants are {names}")
+            raise ValueError(f"baseline, bars or traced name {sorted(unknown)}, the contestants are {names}")
         if wrong := {b.metric for b in self.bars} - {"cpu_us", "kib_per_connection"}:
             raise ValueError(f"no such metric: {sorted(wrong)}")
 
@@ -85,3 +93,11 @@ class Sample:
     cpu_us: float  # server CPU per message: user + system, threads and children included
     per_second: float
     kib_per_connection: float  # resident growth from listening to all connections open and answered once
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The system calls of a server while it answered `messages`, connections open before and after."""
+
+    messages: int
+    counts: Mapping[str, int]

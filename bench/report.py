@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.model import Bar, Sample, Scenario
+from bench.model import Bar, Calls, Sample, Scenario
 
-__all__ = ["Ratio", "Verdict", "judge", "near", "ratio", "render"]
+__all__ = ["Ratio", "Verdict", "judge", "near", "ratio", "render", "render_calls"]
 
 CLOSE = 0.05  # a median this close to its limit is measured again
 
@@ -75,6 +75,16 @@ def render(
         lines += ["", *_grid(_bars(verdicts))]
     lines += [f"left out: {name}: {why}" for name, why in left_out.items()]
     return "\n".join(lines)
+
+
+def render_calls(counted: Mapping[str, Calls], untraced: Mapping[str, str]) -> str:
+    """Counts as they are, most frequent first: a reader divides by the messages and sees what is left over."""
+    lines = []
+    for name, calls in counted.items():
+        often = sorted(calls.counts.items(), key=lambda item: (-item[1], item[0]))
+        lines.append(f"{name}: {calls.messages:,} messages: {', '.join(f'{call} {n:,}' for call, n in often)}")
+    lines += [f"{name}: not counted: {why}" for name, why in untraced.items()]
+    return "\n\nsystem calls (strace -c, a run that is not timed)\n" + "\n".join(lines) if lines else ""
 
 
 def _contestants(scenario: Scenario, rounds: Rounds, left_out: Mapping[str, str]) -> list[tuple[str, ...]]:

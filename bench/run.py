@@ -17,12 +17,12 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import bench.scenarios
-from bench import contest, machine, report
-from bench.model import Contestant, Load, Sample, Scenario
+from bench import contest, machine, report, trace
+from bench.model import Calls, Contestant, Load, Sample, Scenario
 
 __all__ = ["main"]
 
@@ -41,6 +41,8 @@ class Contest:
         self.rounds: list[dict[str, Sample]] = []
         self.skipped = {c.name: why for c in scenario.contestants if (why := missing(c))}
         self.failed: dict[str, str] = {}
+        self.calls: dict[str, Calls] = {}
+        self.untraced: dict[str, str] = {}
         self.load_average = machine.load_average()
 
     def play(self, runs: int) -> None:
@@ -70,6 +72,17 @@ class Contest:
             said = f"{sample.cpu_us:.2f} us, {sample.per_second:,.0f}/s"
             print(f"  {self.name}, {label}: {contestant.name}: {said}", file=sys.stderr, flush=True)
 
+    def count_calls(self) -> None:
+        """After the rounds: what the table rests on. A count that is missing spoils nothing, the report says why."""
+        for contestant in self.scenario.contestants:
+            name = contestant.name
+            if name not in self.scenario.traced or name in self.skipped or name in self.failed:
+                continue
+            try:
+                self.calls[name] = trace.trace(contestant.rival, self._load(contestant))
+            except trace.NotTraced as error:
+                self.untraced[name] = str(error)
+
     def _load(self, contestant: Contestant) -> Load:
         load = self.scenario.load_of(contestant)
         return load.quick() if self.quick else load
@@ -86,6 +99,7 @@ class Contest:
         verdicts = [] if self.quick else self.verdicts()
         left_out = self.skipped | self.failed
         text = report.render(self.name, self.scenario, self.rounds, verdicts, left_out)
+        text += report.render_calls(self.calls, self.untraced)
         return text + "\n(--quick: shows that it runs, judges nothing)" if self.quick else text
 
     def as_json(self) -> dict[str, object]:
@@ -102,6 +116,8 @@ class Contest:
                 asdict(v.bar) | {"measured": asdict(v.ratio) if v.ratio else None, "verdict": v.word}
                 for v in self.verdicts()
             ],
+            "system_calls": {name: asdict(calls) for name, calls in self.calls.items()},
+            "untraced": self.untraced,
             "skipped": self.skipped,
             "failed": self.failed,
         }
@@ -145,7 +161,7 @@ def narrowed(scenario: Scenario, only: Sequence[str]) -> Scenario:
     )
     names = {c.name for c in keep} | {None}
     bars = tuple(b for b in scenario.bars if b.contestant in names and b.against in names)
-    return Scenario(scenario.question, scenario.load, scenario.baseline, keep, bars)
+    return replace(scenario, contestants=keep, bars=bars, traced=tuple(t for t in scenario.traced if t in names))
 
 
 def run(given: argparse.Namespace) -> int:
@@ -161,6 +177,7 @@ def run(given: argparse.Namespace) -> int:
     for name, scenario in given.chosen.items():
         played = Contest(name, narrowed(scenario, given.only), given.quick)
         played.play(1 if given.quick else given.runs)
+        played.count_calls()
         print(f"\n{played.text()}\n", flush=True)
         good = good and played.good
         if folder:

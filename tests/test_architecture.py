@@ -6,8 +6,8 @@ import only from its own room and from the rooms before it.  Imports under TYPE_
 
 import ast
 import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -19,27 +19,33 @@ UNIT = ROOT / "tests" / "unit"
 GROUND = ["errors", "deadline", "timers", "events", "config"]
 ORDER = [
     *GROUND,
+    # what has a twin, and what chooses between them, lies below the rest of its room
+    *["state", "home", "transport/waiter", "transport/stream", "transport/file", "lifecycle", "hub/loop"],
+    *["_native", "twins"],
+    *["hub/parking", "hub/hold", "hub/watchdog"],
     *["transport", "admission", "watch", "interrupts", "occupant", "unix_path", "listener"],
-    *["refusal", "shortage", "acceptor", "home", "connection", "reception", "handler", "drain"],
-    *["runners", "observe", "server"],
+    *["refusal", "shortage", "acceptor", "connection", "reception", "handler", "drain"],
+    *["hub", "locks", "locals", "runners", "observe", "server"],
+    *["siblings", "calls", "outgoing"],
     *["services", "socketserver", "processes", "cli", "__main__", "__init__"],
 ]
 #: who a file of the corridor may import: the ground, and the aides it was divided into; the neighbours it
 #: sees through Protocols of its own
 CORRIDOR = {
     "admission": GROUND,
-    "watch": GROUND,
+    "watch": [*GROUND, "twins"],
     "interrupts": GROUND,
     "occupant": GROUND,
     "unix_path": [*GROUND, "occupant"],
-    "listener": [*GROUND, "occupant", "unix_path"],
+    "listener": [*GROUND, "twins", "occupant", "unix_path"],
     "refusal": GROUND,
     "shortage": GROUND,
     "acceptor": [*GROUND, "refusal", "shortage"],
     "home": GROUND,
-    "connection": [*GROUND, "transport", "home"],
+    "lifecycle": [*GROUND, "state", "home", "transport/stream", "transport/waiter"],
+    "connection": [*GROUND, "transport", "transport/stream", "transport/waiter", "home", "state", "twins"],
     "reception": GROUND,
-    "handler": GROUND,
+    "handler": [*GROUND, "hub/parking"],
     "drain": GROUND,
 }
 #: what a file may do although its room may not: it has the interpreter wake a loop, and handles no signal
@@ -61,7 +67,8 @@ NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "base_utils"
 UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
 
 SOURCES = sorted(SRC.rglob("*.py"))
-SIZED = sorted([*SOURCES, *SRC.rglob("*.pyx"), *SRC.rglob("*.pxi")])
+NATIVE = sorted([*SRC.rglob("*.pyx"), *SRC.rglob("*.pxi")])
+SIZED = sorted([*SOURCES, *NATIVE])
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 WRITTEN = sorted([*SIZED, *TESTS, *(ROOT / "bench").rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
 REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -72,8 +79,13 @@ def name_of(path: Path) -> str:
 
 
 def room_of(path: Path, root: Path = SRC) -> str:
-    """The room a source file stands in: its folder below the package, or its own name."""
-    return path.relative_to(root).parts[0].removesuffix(".py")
+    """The room a source file stands in: its folder below the package, or its own name; both where a room is split."""
+    return room_named(path.relative_to(root).with_suffix("").parts)
+
+
+def room_named(parts: Sequence[str]) -> str:
+    """The room of a module below the package."""
+    return "/".join(parts[:2]) if "/".join(parts[:2]) in ORDER else parts[0]
 
 
 def imported_rooms(path: Path, root: Path = SRC) -> Iterator[str]:
@@ -85,10 +97,11 @@ def imported_rooms(path: Path, root: Path = SRC) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            modules = [f"{module}.{alias.name}" for alias in node.names] if module == "moorage" else [module]
+            is_folder = (root / Path(*module.split(".")[1:])).is_dir()
+            modules = [f"{module}.{alias.name}" for alias in node.names] if is_folder else [module]
         else:
             continue
-        yield from (module.split(".")[1] for module in modules if module.startswith("moorage."))
+        yield from (room_named(module.split(".")[1:]) for module in modules if module.startswith("moorage."))
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -110,6 +123,14 @@ def is_tested(path: Path) -> bool:
     return name_of(path) not in WITHOUT_UNIT_TEST and path.name != "__init__.py"
 
 
+def introduction(path: Path) -> str:
+    """The docstring that a native source opens with, or its first block of comment lines."""
+    text = path.read_text()
+    if text.startswith('"""'):
+        return text.split('"""')[1]
+    return "\n".join(takewhile(lambda line: line.startswith("#"), text.splitlines()))
+
+
 def every(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=name_of)
 
@@ -123,6 +144,12 @@ def test_room_is_known(path: Path) -> None:
 def test_imports_point_down(path: Path) -> None:
     here = ORDER.index(room_of(path))
     assert [room for room in imported_rooms(path) if ORDER.index(room) > here] == []
+
+
+@every([path for path in SOURCES if room_of(path) not in {"_native", "twins"}])
+def test_only_twins_chooses_the_extension(path: Path) -> None:
+    """Who imports it himself fails where it was not built, and does not obey MOORAGE_PURE."""
+    assert "_native" not in set(imported_rooms(path))
 
 
 @every([path for path in SOURCES if room_of(path) in CORRIDOR])
@@ -155,6 +182,15 @@ def test_module_introduces_itself(path: Path) -> None:
     if path.name not in BRIEF:
         assert re.search(r"^Owns\s", text, re.MULTILINE), "say what this file owns"
         assert re.search(r"^Promises\s", text, re.MULTILINE), "say what this file promises"
+
+
+@every(NATIVE)
+def test_native_source_introduces_itself(path: Path) -> None:
+    """A .pyx opens with a docstring; a .pxi is a part of one, and opens with the same words in a comment."""
+    text = introduction(path)
+    assert len(text.splitlines()) <= LONGEST_DOCSTRING
+    assert re.search(r"^(# )?Owns\s", text, re.MULTILINE), "say what this file owns"
+    assert re.search(r"^(# )?Promises\s", text, re.MULTILINE), "say what this file promises"
 
 
 @every(SOURCES)
@@ -245,7 +281,7 @@ def test_order_names_no_room_that_is_gone() -> None:
 
 def test_architecture_page_names_every_file() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
-    assert sorted({path.name for path in SOURCES if path.name not in page}) == []
+    assert sorted({path.name for path in SIZED if path.name not in page}) == []
 
 
 @every(SOURCES)

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import contest, machine, report, rivals, run
-from bench.model import Bar, Contestant, Load, Rival, Sample, Scenario
+from bench import contest, machine, report, rivals, run, trace
+from bench.model import Bar, Calls, Contestant, Load, Rival, Sample, Scenario
 
 FEW = Load(connections=5, idle=3, messages=200, warmup=20, seconds=20)
 
@@ -104,12 +105,39 @@ def test_report_shows_memory_when_a_bar_asks_for_it() -> None:
     assert "KiB/connection" in text.splitlines()[2]
 
 
+def test_report_of_calls_shows_counts_as_they_are_and_who_was_not_counted() -> None:
+    text = report.render_calls({"c": Calls(2000, {"epoll_wait": 20, "recvfrom": 2000, "sendto": 2000})}, {"x": "no"})
+    assert "c: 2,000 messages: recvfrom 2,000, sendto 2,000, epoll_wait 20" in text
+    assert "x: not counted: no" in text
+
+
+def test_report_of_calls_is_empty_where_no_contestant_is_traced() -> None:
+    assert report.render_calls({}, {}) == ""
+
+
 # scenarios
 
 
 def test_scenarios_all_load_and_compare_with_their_baseline() -> None:
-    found = run.scenarios()
-    assert {"echo_open_connections", "churn", "lines"} <= set(found)
+    assert {"big", "churn", "echo", "idle", "lines"} <= set(run.scenarios())
+
+
+@pytest.mark.parametrize("name", ["big", "churn", "echo", "idle", "lines"])
+def test_scenario_holds_fibers_to_a_bar(name: str) -> None:
+    assert "moorage fibers" in {bar.contestant for bar in run.scenarios()[name].bars}
+
+
+def test_idle_scenario_gives_room_to_all_its_connections() -> None:
+    """More than the default of fibers: without the setting the last hundred would wait in the backlog for ever."""
+    scenario = run.scenarios()["idle"]
+    programs = [c for c in scenario.contestants if c.name.startswith("moorage")]
+    room = {int(arg.removeprefix("max_connections=")) for c in programs for arg in c.rival.args if "max_conn" in arg}
+    assert min(room) >= max(load.connections + load.idle for load in map(scenario.load_of, programs))
+
+
+def test_scenario_whose_traced_contestant_is_nobody_is_refused() -> None:
+    with pytest.raises(ValueError, match="nobody"):
+        replace(scenario_of(), traced=("nobody",))
 
 
 def test_scenario_whose_bar_names_nobody_is_refused() -> None:
@@ -119,9 +147,10 @@ def test_scenario_whose_bar_names_nobody_is_refused() -> None:
 
 def test_scenario_narrowed_keeps_baseline_and_drops_bars_of_the_dropped() -> None:
     scenario = scenario_of(Bar("ours", 1.0, "theirs"))
-    narrow = run.narrowed(scenario, ["their"])
+    narrow = run.narrowed(replace(scenario, traced=("ours", "theirs")), ["their"])
     assert [c.name for c in narrow.contestants] == ["theirs"]
     assert narrow.bars == ()
+    assert narrow.traced == ("theirs",)
 
 
 def test_contestant_whose_module_is_not_installed_is_named() -> None:
@@ -162,6 +191,72 @@ def test_contest_whose_contestant_fails_once_leaves_it_out_and_is_not_good(monke
     assert not played.good
     assert "left out: ours: it fell over" in played.text()
     assert json.loads(json.dumps(played.as_json()))["failed"]["ours"] == "it fell over"
+
+
+def test_contest_counts_calls_of_the_traced_and_passes_over_the_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted(rival: Rival, load: Load) -> Calls:
+        if rival.program == "base":
+            raise trace.NotTraced("strace is not installed")
+        return Calls(load.messages, {"read": 7})
+
+    contestants = tuple(Contestant(name, Rival(name)) for name in ("base", "seen", "fell", "other"))
+    scenario = Scenario("?", FEW, "base", contestants, traced=("base", "seen", "fell"))
+    monkeypatch.setattr(trace, "trace", counted)
+    played = run.Contest("name", scenario, quick=False)
+    played.failed["fell"] = "it fell over"
+    played.count_calls()
+    assert played.untraced == {"base": "strace is not installed"}
+    assert json.loads(json.dumps(played.as_json()))["system_calls"] == {
+        "seen": {"messages": 200, "counts": {"read": 7}}
+    }
+    assert "seen: 200 messages: read 7" in played.text()
+
+
+# system calls
+
+
+def test_counts_are_read_with_and_without_errors_and_without_the_total() -> None:
+    table = """\
+        % time     seconds  usecs/call     calls    errors syscall
+        ------ ----------- ----------- --------- --------- ----------------
+         60.00    0.012000           6      2000           sendto
+         39.00    0.008000           4      2100       100 recvfrom
+          1.00    0.000100           5        20           epoll_wait
+        ------ ----------- ----------- --------- --------- ----------------
+        100.00    0.020100           4      4120       100 total
+    """
+    assert trace.counts(table) == {"sendto": 2000, "recvfrom": 2100, "epoll_wait": 20}
+
+
+def test_trace_without_strace_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(trace.NotTraced, match="strace is not installed"):
+        trace.trace(rivals.EPOLL_C, FEW)
+
+
+@needs_cores_and_compiler
+def test_trace_that_may_not_attach_says_what_strace_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    strace = tmp_path / "strace"
+    strace.write_text("#!/bin/sh\necho 'attach: ptrace(PTRACE_SEIZE, 7): Operation not permitted' >&2; exit 1\n")
+    strace.chmod(0o755)
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: str(strace) if name == "strace" else which(name))
+    with pytest.raises(trace.NotTraced, match=r"cannot attach: .*Operation not permitted"):
+        trace.trace(rivals.EPOLL_C, FEW)
+
+
+@needs_cores_and_compiler
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_floor_makes_one_recv_and_one_send_for_each_message_and_only_waits_besides() -> None:
+    try:
+        calls = trace.trace(rivals.EPOLL_C, FEW)
+    except trace.NotTraced as error:
+        if "cannot attach" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert calls.messages == 200
+    assert (calls.counts["recvfrom"], calls.counts["sendto"]) == (200, 200)
+    assert {"recvfrom", "sendto", "epoll_wait"} >= set(calls.counts)
 
 
 # the machine
@@ -217,7 +312,7 @@ def test_program_that_does_not_compile_says_so(tmp_path: Path, monkeypatch: pyte
 
 @needs_cores_and_compiler
 @pytest.mark.parametrize("load", [FEW, Load("churn", 3, 0, 128, 50, 5, 20), Load("echo", 2, 0, 1 << 20, 6, 1, 20)])
-@pytest.mark.parametrize("rival", [rivals.THREADING, rivals.EPOLL_C], ids=["python", "c"])
+@pytest.mark.parametrize("rival", [rivals.THREADING, rivals.EPOLL_C_BIG], ids=["python", "c"])
 def test_run_of_right_server_gives_a_sample(rival: Rival, load: Load) -> None:
     sample = contest.measure(rival, load)
     assert sample.cpu_us > 0
@@ -255,6 +350,22 @@ def test_run_of_server_that_does_not_start_says_its_last_words(tmp_path: Path) -
     broken.write_text("raise OSError('port in use')\n")
     with pytest.raises(contest.RunFailed, match="port in use"):
         contest.measure(Rival(str(broken)), FEW)
+
+
+def test_server_gets_the_environment_of_its_rival_and_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORAGE_PURE", "1")
+    monkeypatch.setenv("MOORAGE_THREADS", "7")
+    ours = {name for name in contest.environment(Rival("x")) if name.startswith("MOORAGE_")}
+    assert ours == set()
+    assert contest.environment(rivals.MOORAGE_FIBERS_PURE)["MOORAGE_PURE"] == "1"
+    assert contest.environment(Rival("x"))["PATH"] == os.environ["PATH"]
+
+
+@needs_cores_and_compiler
+def test_run_of_twin_under_the_name_of_the_native_is_refused() -> None:
+    pretender = replace(rivals.MOORAGE_FIBERS_PURE, args=rivals.MOORAGE_FIBERS.args)
+    with pytest.raises(contest.RunFailed, match="asked for the native Connection, and this is the pure one"):
+        contest.measure(pretender, FEW)
 
 
 @needs_cores_and_compiler
@@ -295,4 +406,4 @@ def test_command_line_unknown_scenario_names_the_known_ones(capsys: pytest.Captu
     with pytest.raises(SystemExit) as raised:
         run.main(["no_such"])
     assert raised.value.code == 2
-    assert "echo_open_connections" in capsys.readouterr().err
+    assert "big, churn, echo, idle, lines" in capsys.readouterr().err

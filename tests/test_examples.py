@@ -359,6 +359,18 @@ def test_example_graceful_drain_answers_before_it_says_goodbye() -> None:
         assert program.wait() == 0
 
 
+def test_example_proxy_carries_both_ways_to_the_end() -> None:
+    with running(*example("echo_function.py", "0")) as upstream:
+        address = ":".join(map(str, upstream.address()))
+        with running(*example("proxy.py", address, "0")) as program:
+            with Client(program.address()) as client:
+                assert client.ask(b"hello\n") == b"hello\n"
+                client.socket.sendall(b"last\n")
+                client.socket.shutdown(socket.SHUT_WR)
+                assert client.file.read() == b"last\n"
+            assert program.stop() == 0
+
+
 def test_every_example_is_run_by_a_test() -> None:
     here = Path(__file__).read_text()
     programs = [path.name for path in EXAMPLES.rglob("*.py")]

@@ -10,6 +10,7 @@ SCENARIO = Scenario(
     baseline="ThreadingTCPServer",
     contestants=(
         Contestant("ThreadingTCPServer", rivals.THREADING),
+        Contestant("moorage fibers", rivals.MOORAGE_FIBERS),
         Contestant("moorage threads", rivals.MOORAGE_THREADS),
         Contestant("epoll in C", rivals.EPOLL_C),
         Contestant("uvloop Protocol", rivals.UVLOOP_PROTOCOL),
@@ -17,5 +18,10 @@ SCENARIO = Scenario(
         Contestant("gevent StreamServer", rivals.GEVENT),
         Contestant("asyncio streams", rivals.ASYNCIO_STREAMS),
     ),
-    bars=(Bar("moorage threads", 0.40, "ThreadingTCPServer"),),
+    bars=(
+        Bar("moorage fibers", 0.95, "uvloop Protocol"),
+        Bar("moorage fibers", 0.62, "uvloop streams"),
+        Bar("moorage fibers", 0.25, "ThreadingTCPServer"),
+        Bar("moorage threads", 0.40, "ThreadingTCPServer"),
+    ),
 )

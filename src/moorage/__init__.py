@@ -8,6 +8,7 @@ Promises  `import moorage` loads nothing but this file: each name is loaded when
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calls import run_blocking, sleep, spawn
     from .config import Listener
     from .connection import Connection
     from .errors import (
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
     )
     from .events import Cause, Phase
     from .handler import BaseRequestHandler, StreamRequestHandler
+    from .locals import local
+    from .locks import Condition, Event, Lock, Queue, RLock
+    from .outgoing import connect
     from .processes.serve import serve
     from .server import Server
 
     __version__: str
 
 __all__ = [
-    "BaseRequestHandler", "BindError", "Cause", "Connection", "ConnectionEnded", "HandlerStopped", "Incomplete",
-    "InternalError", "Listener", "MoorageError", "OperatorError", "PeerError", "Phase", "Server", "SettingError",
-    "StreamRequestHandler", "TargetError", "TooLarge", "__version__", "serve",
+    "BaseRequestHandler", "BindError", "Cause", "Condition", "Connection", "ConnectionEnded", "Event",
+    "HandlerStopped", "Incomplete", "InternalError", "Listener", "Lock", "MoorageError", "OperatorError",
+    "PeerError", "Phase", "Queue", "RLock", "Server", "SettingError", "StreamRequestHandler", "TargetError",
+    "TooLarge", "__version__", "connect", "local", "run_blocking", "serve", "sleep", "spawn",
 ]  # fmt: skip
 
 _HOMES = {
+    "calls": ["run_blocking", "sleep", "spawn"],
     "config": ["Listener"],
     "connection": ["Connection"],
     "errors": [
@@ -45,6 +51,9 @@ _HOMES = {
     ],
     "events": ["Cause", "Phase"],
     "handler": ["BaseRequestHandler", "StreamRequestHandler"],
+    "locals": ["local"],
+    "locks": ["Condition", "Event", "Lock", "Queue", "RLock"],
+    "outgoing": ["connect"],
     "processes.serve": ["serve"],
     "server": ["Server"],
 }  # fmt: skip

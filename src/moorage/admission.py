@@ -52,11 +52,6 @@ class Gate:
         if self._tokens:  # given back between a failed `take` and now
             self._call_waiters()
 
-    def _give_back(self) -> None:
-        self._tokens.append(None)
-        if self._waiters:
-            self._call_waiters()
-
     def _call_waiters(self) -> None:
         for _ in range(len(self._waiters)):  # not those that wait again because they found none
             try:
@@ -72,12 +67,13 @@ class Ticket:
     __slots__ = ("_gate",)
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = [gate]
+        self._gate: Gate | None = gate
 
     def give_back(self) -> None:
         """Give the right back; every call but the first does nothing."""
-        try:
-            gate = self._gate.pop()
-        except IndexError:
-            return
-        gate._give_back()
+        gate = self._gate
+        self._gate = None  # no call since it was read: the interpreter changes threads only at calls and jumps
+        if gate is not None:
+            gate._tokens.append(None)
+            if gate._waiters:
+                gate._call_waiters()

@@ -167,7 +167,10 @@ def _check_command() -> click.Command:
 
 
 def _check(target: str | None, config: str | None, bind: Sequence[str], **flags: str | bool | None) -> int:
+    from .runners import check_runner
+
     configuration = read(from_flags(flags, bind), config)
+    check_runner(configuration.server)
     if target is not None:
         from .processes.target import load
 
@@ -199,9 +202,12 @@ def _version_command() -> click.Command:
 def _version() -> int:
     import platform
 
+    from . import twins
+
+    which = "native" if twins.NATIVE else f"pure Python: {twins.WHY}"
     click.echo(
         f"moorage {VERSION} ({platform.python_implementation()} {platform.python_version()}, "
-        f"{platform.system()} {platform.release()}, pure Python)"
+        f"{platform.system()} {platform.release()}, {which})"
     )
     return FINE
 

@@ -1,6 +1,6 @@
 """Connection: one accepted socket, from its ticket to its last byte.
 
-Owns      the socket, its ticket, its final deadlines, its state, and the cause of its end.
+Owns      the socket, its final deadlines, and how it is ended; its states and its ticket are in lifecycle.
 Promises  the socket is closed once, by its holder alone; the ticket is back when it is closed; the first
           cause wins; a reply is never destroyed by input that was not read.
 Refuses   to be closed by others: they call `end(cause)`, which records, shuts the socket down and leaves the
@@ -9,59 +9,29 @@ Refuses   to be closed by others: they call `end(cause)`, which records, shuts t
 Holder    the handler's thread while it runs, the Watch while there is none.
 """
 
-import enum
 import socket
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from .config import plain_address
 from .deadline import monotonic, soonest
-from .errors import ConnectionEnded, HandlerStopped, InternalError
+from .errors import ConnectionEnded, HandlerStopped
 from .events import Address, Cause, ConnectionClosed, Phase
-from .home import Home, Ticket, Timer
+from .home import Home, Ticket
+from .state import DETACHED, HANDLER, LINGERING, NEXT, WAITING
 from .transport.socketlike import SocketLike
 from .transport.stream import MSG_DONTWAIT, MSG_PEEK
 from .transport.waiter import Waiter
-
-if TYPE_CHECKING:
-    from _socket import socket as Socket
+from .twins import Lifecycle
 
 FAREWELL = 1.0  # seconds in which a handler may still write after a read-side deadline
 SWALLOWED = 100  # ends that a handler may swallow before it is stopped: no honest retry loop is longer
 
 #: ends by which only reading is over at first, so that the handler can say goodbye
 READ_SIDE = frozenset({Cause.IDLE, Cause.FIRST_DATA, Cause.MESSAGE_DEADLINE, Cause.MIN_RATE})
-#: ends after which there is no reply to save by lingering
-NOBODY_LISTENS = frozenset({Cause.PEER_CLOSED, Cause.RESET, Cause.WRITE_STALLED})
 
 
-class State(enum.StrEnum):  # of which, unlike Enum, the hash is made in C
-    """Where a connection is; `NEXT` says what may follow."""
-
-    ACCEPTED = "accepted"  # has its ticket, nothing else has happened
-    WAITING = "waiting"  # parked in the Watch until its first byte
-    QUEUED = "queued"  # ready, and given to the runner
-    HANDLER = "handler"  # the handler's thread holds it
-    LINGERING = "lingering"  # the Watch discards unread input
-    DETACHED = "detached"  # the handler took the socket away
-    CLOSED = "closed"
-
-
-NEXT: dict[State, frozenset[State]] = {
-    State.ACCEPTED: frozenset({State.WAITING, State.QUEUED, State.LINGERING, State.CLOSED}),
-    State.WAITING: frozenset({State.QUEUED, State.LINGERING, State.CLOSED}),
-    State.QUEUED: frozenset({State.HANDLER, State.LINGERING, State.CLOSED}),
-    State.HANDLER: frozenset({State.LINGERING, State.DETACHED, State.CLOSED}),
-    State.LINGERING: frozenset({State.CLOSED}),
-    State.DETACHED: frozenset(),
-    State.CLOSED: frozenset(),
-}
-
-PHASES = {State.ACCEPTED: Phase.ACCEPTED, State.WAITING: Phase.WAITING, State.QUEUED: Phase.WAITING}
-
-
-class Connection(SocketLike):
+class Connection(SocketLike, Lifecycle):
     """One client, as a handler holds it in `self.request`: a socket, and more.
 
     id        a number that no other connection of this server has
@@ -71,30 +41,7 @@ class Connection(SocketLike):
     on_drain  called once when a drain begins, in a thread that may block
     """
 
-    __slots__ = (
-        "__weakref__", "_farewell_until", "_handled_at", "_home", "_left_at", "_opened_at", "_phase",
-        "_swallowed", "_ticket", "_timer", "cause", "id", "on_drain", "peer", "state",
-    )  # fmt: skip
-
-    # Guards the cause and the last change of state of every connection: a foreign `end` must not shut down
-    # a descriptor that its holder has just closed.  Re-entrant, since a signal handler may call `end`.
-    _guard = threading.RLock()
-
-    def __init__(self, sock: "Socket", peer: Address, ticket: Ticket, home: Home, id: int) -> None:
-        super().__init__(sock, home.settings)
-        self.id = id
-        self.peer = peer
-        self.cause: Cause | None = None
-        self.state = State.ACCEPTED
-        self.on_drain: Callable[[], None] | None = None
-        self._home = home
-        self._ticket = ticket
-        self._phase: Phase | None = None
-        self._swallowed = 0
-        self._farewell_until = 0.0
-        self._opened_at = monotonic()
-        self._handled_at = self._left_at = 0.0
-        self._timer: Timer | None = None
+    __slots__ = ("__weakref__",)
 
     # For handlers
 
@@ -147,8 +94,9 @@ class Connection(SocketLike):
         if self._buffer:
             raise ValueError(f"{len(self._buffer)} bytes have been read ahead; read them before detach()")
         with self._guard:
-            self._move(State.DETACHED)
+            self._move(DETACHED)
             self.record(Cause.DETACHED)
+            self._let_go(True)
             fd = self._sock.detach()
         self._left_at = monotonic()
         self._release()
@@ -175,41 +123,15 @@ class Connection(SocketLike):
         """Whether it is a Unix socket, which must not be shut to wake its reader."""
         return self._sock.family == socket.AF_UNIX
 
-    @property
-    def has_left(self) -> bool:
-        """Whether its handler has, and only unread input is discarded."""
-        return self.state is State.LINGERING
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no handler is wanted for it any more: it lingers, was ended, or told while no handler had it."""
-        return self.has_left or self._ended is not None or (self._told and self.state is not State.HANDLER)
-
-    def open(self) -> None:
-        """Begin the deadlines; in the Watch's thread."""
-        self._schedule()
-
     def wait(self) -> None:
         """Parked until its first byte."""
-        self._move(State.WAITING)
+        self._move(WAITING)
         self._waiting_since = self._opened_at
-
-    def queue(self) -> None:
-        """Ready for a runner."""
-        self._move(State.QUEUED)
-        self._waiting_since = 0.0  # it does not wait for bytes any more
-
-    def begin(self, waiter: Waiter) -> None:
-        """The caller's thread holds it from now on, and waits with this waiter."""
-        self._move(State.HANDLER)
-        self._handled_at = monotonic()
-        self._waiting_since = 0.0
-        self._waiter = waiter
-        self._special = not waiter.plain or self._ended is not None or self._told
 
     def lend(self, link: Waiter) -> None:
         """Another process holds it from now on, and is told of its end by this link; our copy is closed."""
         self.begin(link)
+        self._let_go(False)
         self._sock.close()
 
     def move(self, home: Home, ticket: Ticket) -> None:
@@ -224,25 +146,13 @@ class Connection(SocketLike):
         self._left_at = self._handled_at + handled
         self.release()
 
-    def finish(self) -> None:
-        """The holder is done: say end of stream, discard unread input in the Watch, close."""
-        if not NEXT[self.state]:  # detached
-            return
-        self._left_at = monotonic()
-        if self.cause is None:
-            self.record(Cause.HANDLER_DONE)
-        if self.cause in NOBODY_LISTENS or not self._interrupt(socket.SHUT_WR):
-            self.release()
-        else:
-            self._move(State.LINGERING)
-            self._home.watch.linger(self._sock, self.release)
-
-    def release(self) -> None:
-        """Close the socket and give the ticket back; only its holder may."""
+    def leave(self) -> None:
+        """The holder has no more to say: whoever else waits for it, or calls it later, gets `ConnectionEnded`."""
         with self._guard:
-            self._move(State.CLOSED)
-        self._sock.close()
-        self._release()
+            self.record(Cause.HANDLER_DONE)
+            self._ended, self._farewell_until, self._special = self._ended or Cause.HANDLER_DONE, 0.0, True
+            if self._waiter is not None:
+                self._waiter.wake(self)
 
     def tell(self) -> None:
         """End of stream by drain, for a connection that is quiet; in the Watch's thread."""
@@ -250,7 +160,7 @@ class Connection(SocketLike):
             if NEXT[self.state]:
                 self.record(Cause.DRAINED)
                 self._told = self._special = True
-                self._interrupt(socket.SHUT_RD if self.state is State.HANDLER else socket.SHUT_RDWR)
+                self._interrupt(socket.SHUT_RD if self.state is HANDLER else socket.SHUT_RDWR)
 
     def quiet_since(self) -> float | None:
         """The moment since which no byte has moved while the handler waits in a read; None while it is busy.
@@ -272,15 +182,9 @@ class Connection(SocketLike):
     def _expire(self, cause: Cause) -> None:
         self.end(cause)
 
-    def record(self, cause: Cause) -> None:
-        """Note why this connection ends; only the first cause counts."""
-        with self._guard:
-            if self.cause is None:
-                self.cause = cause
-                self._phase = PHASES.get(self.state, Phase.HANDLER)
-
     def _stream_end(self) -> None:
-        self._check(False)
+        if self._ended is not None:
+            self._check(False)
         if not self._told:
             self.record(Cause.PEER_CLOSED)
         elif self._buffer:  # a begun line is delivered whole or raises, never as if it were the last
@@ -309,13 +213,13 @@ class Connection(SocketLike):
     def _idle_at(self) -> float | None:
         """When the idle deadline passes if nothing moves; never early."""
         idle = self._limits.idle_timeout
-        if idle is None or self.state is State.WAITING:  # that has a deadline of its own
+        if idle is None or self.state is WAITING:  # that has a deadline of its own
             return None
         since = self._waiting_since
         return (max(since, self._moved_at) if since else monotonic()) + idle
 
     def _look(self) -> None:
-        if self.state is State.LINGERING or not NEXT[self.state]:
+        if self.state is LINGERING or not NEXT[self.state]:
             return
         now = monotonic()
         idle_at = self._idle_at()
@@ -342,7 +246,7 @@ class Connection(SocketLike):
             except OSError:
                 connected = False
         if self._waiter is not None:
-            self._waiter.wake()
+            self._waiter.wake(self)
         return connected
 
     def _has_unread(self) -> bool:
@@ -355,20 +259,8 @@ class Connection(SocketLike):
                 return not isinstance(error, BlockingIOError)
             return True
 
-    def _move(self, state: State) -> None:
-        if state not in NEXT[self.state]:
-            raise InternalError(f"connection {self.id} cannot go from {self.state.value} to {state.value}")
-        self.state = state
-
-    def _release(self) -> None:
-        """The descriptor is no longer ours: forget the timers, give the ticket back, tell who wants to know."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._ticket.give_back()
-        self._home.forget(self)
-        if self.cause in self._home.events.ends:
-            self._home.events.emit(self._closed_event())
-        self._rfile = self._wfile = self._timer = self.on_drain = None  # no cycles
+    def _emit_end(self) -> None:
+        self._home.events.emit(self._closed_event())
 
     def _closed_event(self) -> ConnectionClosed:
         begun, left = self._handled_at, self._left_at or monotonic()

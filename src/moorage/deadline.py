@@ -39,4 +39,8 @@ class Deadline:
 
 def soonest(*moments: float | None) -> float | None:
     """The earliest of several moments, of which None means never."""
-    return min((moment for moment in moments if moment is not None), default=None)
+    earliest = None
+    for moment in moments:
+        if moment is not None and (earliest is None or moment < earliest):
+            earliest = moment
+    return earliest

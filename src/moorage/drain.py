@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from .deadline import Clock, monotonic, soonest
+from .errors import HandlerStopped
 from .events import Address, Cause, DrainFinished, DrainStarted, Events, HandlerFailed
 
 LAST_PART = 0.1  # of the window: then nobody need be quiet any more
@@ -177,7 +178,9 @@ class Drain:
         try:
             if guest.on_drain is not None:  # it may have left meanwhile
                 guest.on_drain()
-        except Exception as error:
+        except (KeyboardInterrupt, HandlerStopped):
+            raise
+        except BaseException as error:
             if HandlerFailed in self._events.wanted:
                 self._events.emit(HandlerFailed(guest.id, guest.peer, error))
 

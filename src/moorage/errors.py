@@ -85,14 +85,15 @@ class ConnectionEnded(TimeoutError):
 
 
 class HandlerStopped(BaseException):
-    """Raised instead of `ConnectionEnded` to a handler that has swallowed it too often.
+    """Raised in a handler that has to leave: instead of `ConnectionEnded`, when it has swallowed that too often.
 
     A handler with `except TimeoutError: continue` around its read would otherwise spin for ever on
     a connection that no longer exists.  Not an `Exception`, so that such a loop lets it through.
+    Under `fibers` also where it waits for something else (a lock, a sleep) when its server is over.
     """
 
     def __init__(self, cause: str) -> None:
-        super().__init__(f"the handler kept calling a connection that ended: {cause}")
+        super().__init__(f"the handler was stopped, since its connection has ended: {cause}")
         self.cause = cause
 
     def __reduce__(self) -> tuple[type, tuple[str]]:

@@ -227,11 +227,35 @@ class HandlersCut(Event):
 
 
 @dataclass(frozen=True)
+class SiblingsLeft(Event):
+    """Siblings of a handler did not return although its connection ended; `stacks` says where they are."""
+
+    id: int
+    peer: Address
+    stacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PoolSaturated(Event):
     """Every thread is taken and `waiting` connections are ready for one; at most once a minute."""
 
     threads: int
     waiting: int
+
+
+@dataclass(frozen=True)
+class HandlerHeldHub(Event):
+    """A handler let no other fiber run for `seconds`, so far unless `is_over`; once per place in the program.
+
+    `advice` says what to call instead.
+    """
+
+    file: str
+    line: int
+    function: str
+    seconds: float
+    is_over: bool
+    advice: str
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,17 @@ import signal
 import socket
 import socketserver as stdlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .errors import TargetError
-from .events import Cause, Events, HandlerFailed
+from .events import Cause, Events, HandlerFailed, SiblingsLeft
+from .hub.parking import this_loop
 
 Handle = Callable[[Any], object]
+
+#: whose code is running: the service and the connection; in a fiber set by `served` when somebody asks
+serving: contextvars.ContextVar[tuple["Service", Any]] = contextvars.ContextVar("moorage.serving")
 
 
 class BaseRequestHandler(stdlib.BaseRequestHandler):
@@ -71,6 +75,16 @@ class StreamRequestHandler(BaseRequestHandler, stdlib.StreamRequestHandler):
                 pass
 
 
+def served() -> "tuple[Service, Any] | None":
+    """The service and the connection whose handler, or a sibling of it, is the caller; None for anybody else."""
+    found = serving.get(None)
+    if found is None and (loop := this_loop()) is not None:
+        found = loop.served()
+        if found is not None:
+            serving.set(found)  # for those to whom this context is copied
+    return found
+
+
 class Conversation(Protocol):
     """What the service needs of a connection."""
 
@@ -83,6 +97,9 @@ class Conversation(Protocol):
     def record(self, cause: Cause) -> None: ...
     def finish(self) -> None: ...
 
+    #: what `moorage.spawn` has started beside the handler, which ends with it; None when nothing was
+    siblings: Any
+
 
 class Service:
     """Runs the user's code for one connection after another, each in its own copy of the context."""
@@ -92,20 +109,47 @@ class Service:
         self._events = events
         #: what `worker_start` left; every connection starts from a copy of it
         self.context = contextvars.copy_context()
+        #: whether a Ctrl-C was delivered to this program; set by who sees its signals
+        self.ctrl_c: Callable[[], bool] = lambda: True
 
     def __call__(self, connection: Conversation) -> None:
-        """Serve this connection and finish it, whatever the handler does."""
+        """Serve this connection in a context of its own, and finish it, whatever the handler does."""
+        context = self.context.copy()
+        context.run(serving.set, (self, connection))
+        context.run(self.serve, connection)
+
+    def serve(self, connection: Conversation) -> None:
+        """As calling, in the context of the caller."""
         try:
             if not connection.is_over:
-                self.context.copy().run(self._handle, connection)
+                self._handle(connection)
         except BaseException as error:
-            self._judge(connection, error)
-            if isinstance(error, KeyboardInterrupt) and _is_ctrl_c():
+            if self.judge(connection, error):
                 raise
         finally:
-            connection.finish()
+            if connection.siblings is None:
+                connection.finish()
+            else:
+                self._finish_with_siblings(connection)
 
-    def _judge(self, connection: Conversation, error: BaseException) -> None:
+    def judge(self, connection: Conversation, error: BaseException) -> bool:
+        """Report what left the user's code, unless it is quiet; whether it was a Ctrl-C, which is to be raised on."""
+        self._report(connection, error)
+        return isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c() and self.ctrl_c()
+
+    def emit_siblings_left(self, connection: Conversation, stacks: Sequence[str]) -> None:
+        """These siblings of its handler did not leave."""
+        if SiblingsLeft in self._events.wanted:
+            self._events.emit(SiblingsLeft(connection.id, connection.peer, tuple(stacks)))
+
+    def _finish_with_siblings(self, connection: Conversation) -> None:
+        try:
+            connection.siblings.end()
+        finally:
+            connection.finish()
+            connection.siblings = None  # no cycles
+
+    def _report(self, connection: Conversation, error: BaseException) -> None:
         if connection.is_own(error):
             if isinstance(error, TimeoutError):  # a recoverable timeout that the handler left to us
                 connection.record(Cause.IDLE)
@@ -124,12 +168,19 @@ def adapt(handler: Any, server: object) -> Handle:
         raise TargetError(f"{handler!r} is no handler: give a request handler class or a function of one connection")
     if isinstance(handler, type):
         _check_arguments(handler, 3)
-        return lambda connection: handler(connection, connection.peer, server)
+        return _of_class(handler, server)
     if _takes(handler, 1):
         function: Handle = handler
         return function
     _check_arguments(handler, 3)
     return lambda connection: handler(connection, connection.peer, server)
+
+
+def _of_class(handler: Any, server: object) -> Handle:
+    """What calling the class does; without the C frame of that call, of which every waiting fiber keeps a copy."""
+    if type(handler).__call__ is not type.__call__ or handler.__new__ is not object.__new__:
+        return lambda connection: handler(connection, connection.peer, server)
+    return lambda connection: handler.__init__(object.__new__(handler), connection, connection.peer, server)
 
 
 def _check_arguments(handler: Any, count: int) -> None:
@@ -149,7 +200,7 @@ def _takes(handler: Any, count: int) -> bool:
     return True
 
 
-def _is_ctrl_c() -> bool:
+def _may_be_ctrl_c() -> bool:
     """Whether a KeyboardInterrupt here can be the terminal's: it ends the server, as it ends any program."""
     return (
         threading.current_thread() is threading.main_thread()

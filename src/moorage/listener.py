@@ -10,20 +10,21 @@ Note      a name such as `localhost` gives one listener for each of its addresse
           as one is left, since /etc/hosts names ::1 also where IPv6 is off.
 """
 
-import _socket
 import errno
 import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .config import Address, ListenerSettings, parse_address, plain_address
 from .errors import BindError
 from .occupant import occupant_of_port
+from .twins import AcceptedSocket, accept_tcp4
 from .unix_path import UnixPath, in_use
 
 #: with port 0 the port that the kernel chose for one address may be taken on the next
@@ -53,15 +54,21 @@ class Listener:
         self._accept = sock._accept  # type: ignore[attr-defined]
         self._kind = (int(self.family), int(sock.type), sock.proto)
 
-    def accept(self) -> tuple[_socket.socket, Any]:
-        """The next client's socket, blocking, and its address; `BlockingIOError` when there is none.
+    @property
+    def accept(self) -> Callable[[], tuple[AcceptedSocket, Any]]:
+        """A function: the next client's socket, blocking, and its address; `BlockingIOError` when there is none."""
+        if accept_tcp4 is not None and self.family == socket.AF_INET:
+            return partial(accept_tcp4, self.fileno(), *self._kind)
+        return self._accept_any
 
-        `socket.accept` turns integers into enums and back and asks for the time-out: 6.8 us a call
-        against 4.0 us here, of which the kernel takes 3.2 (measured, CPython 3.11).
+    def _accept_any(self) -> tuple[AcceptedSocket, Any]:
+        """`socket.accept` turns integers into enums and back and asks for the time-out: 6.8 us a call against 4.0 here.
+
+        Of which the kernel takes 3.2 (measured, CPython 3.11); the native one for IPv4 adds 0.4 to that.
         """
         fd, addr = self._accept()
         try:
-            sock = _socket.socket(*self._kind, fd)
+            sock = AcceptedSocket(*self._kind, fd)
         except BaseException:
             os.close(fd)
             raise

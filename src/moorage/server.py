@@ -10,6 +10,7 @@ Refuses   to touch signals, logging set-up or the process: `serve()` and the com
         ...  # server.address is the real address; a thread of its own serves
 """
 
+import atexit
 import contextvars
 import enum
 import threading
@@ -29,8 +30,7 @@ from .interrupts import woken_by_signals
 from .listener import Listener, open_listeners
 from .observe.logs import log_events
 from .reception import Reception
-from .runners import make_runner
-from .watch import Watch
+from .runners import make_runner, make_watch
 
 if TYPE_CHECKING:
     import socket
@@ -95,7 +95,7 @@ class Server:
         self.events = Events()
         self._hooks = (worker_start, worker_stop)
         self._service = Service(adapt(handler, self), self.events)
-        self.watch = Watch()  # from here on there are descriptors to close
+        self.watch = make_watch(self.settings)  # from here on there are descriptors to close
         self._gate = Gate(self.settings.max_connections)
         self._runner = make_runner(self.settings, self._service, self.watch, self.events, self._own_fds)
         self._runner.on_stop = self._begin_stop
@@ -179,6 +179,8 @@ class Server:
         if self._lifecycle is State.BOUND and self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="moorage-serve", daemon=True)
             self._thread.start()
+            if self._runner.ends_before_exit:
+                atexit.register(self.close)
         self._started.wait()
         if self._error is not None:
             self._stopped.wait()
@@ -247,7 +249,8 @@ class Server:
         try:
             self._open_doors()
             self._started.set()
-            with woken_by_signals(self.watch):
+            with woken_by_signals(self.watch) as ctrl_c:
+                self._service.ctrl_c = ctrl_c
                 while self._lifecycle is not State.CLOSED:
                     self.watch.turn()
         except BaseException as error:
@@ -337,6 +340,7 @@ class Server:
         finally:  # an error of `worker_stop` is raised, but only where nobody waits for us any more
             self.watch.close()
             self._lifecycle = State.CLOSED
+            atexit.unregister(self.close)
             self._started.set()
             self._stopped.set()
 

@@ -22,7 +22,7 @@ class Timer:
 
     __slots__ = ("_slot", "call")
 
-    def __init__(self, call: Callable[[], None], slot: "set[Timer]") -> None:
+    def __init__(self, call: Callable[[], object], slot: "set[Timer]") -> None:
         self.call = call
         self._slot = slot
         slot.add(self)
@@ -40,7 +40,7 @@ class Wheel:
         self._slots: dict[int, set[Timer]] = {}
         self._keys: list[int] = []  # a heap of the keys of `_slots`
 
-    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """Call at `when`, in seconds of the clock."""
         key = int(when * SLOTS_PER_SECOND) + 1
         slot = self._slots.get(key)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .deadline import Clock, monotonic
-from .timers import Timer, Wheel
+from .twins import Timer, Wheel
 
 #: nginx lingers 5 s per read and 30 s in all, waitress not at all; two seconds are many round trips
 LINGER_SECONDS = 2.0
@@ -32,7 +32,7 @@ PARKED_BATCH = 256  # events of parked sockets per turn, so that listeners get t
 MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 PARKED_MASK = select.EPOLLIN | select.EPOLLRDHUP
 
-Call = Callable[[], None]
+Call = Callable[[], object]
 Ready = Callable[[int], None]
 
 
@@ -223,6 +223,7 @@ class _Lingering:
         self._watch._lingering.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None  # no cycle: it calls us
         self._watch.unpark(self.fd)
         self._release()  # first: who else knows this socket must learn that its number is not its own any more
         self._sock.close()

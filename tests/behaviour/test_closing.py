@@ -76,7 +76,7 @@ def test_reply_arrives_although_the_handler_closes_the_connection_itself(house: 
 
 
 @pytest.mark.families("tcp4")
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_peer_that_never_closes_costs_two_seconds_and_no_thread(house: Open) -> None:
     opened = house(lambda conn: conn.sendall(REPLY))
     with Client(opened.server.address) as client:
@@ -102,7 +102,7 @@ def test_peer_that_never_stops_sending_is_not_listened_to_for_long(house: Open) 
 # The descriptor
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_descriptor_of_an_ended_connection_stays_open_until_its_holder_leaves(house: Open, journal: Journal) -> None:
     def handle(conn: Connection) -> None:
         conn.sendall(b"!")
@@ -157,7 +157,7 @@ def test_every_call_after_the_end_raises(house: Open, journal: Journal) -> None:
     assert [journal.read() for _ in range(8)] == ["closed_by_operator"] * 8
 
 
-@pytest.mark.runners("threads")
+@pytest.mark.runners("threads", "fibers")
 def test_foreign_end_never_lets_a_reused_descriptor_reach_the_old_handler(house: Open, journal: Journal) -> None:
     """Several threads end connections at random while clients come and go and numbers are reused at once."""
 
@@ -238,7 +238,7 @@ def test_detached_connection_is_the_handlers(house: Open, journal: Journal, plac
     assert opened.cause() is Cause.DETACHED
 
 
-@pytest.mark.runners("threads")
+@pytest.mark.runners("threads", "fibers")
 def test_detached_connection_gives_its_ticket_back(house: Open) -> None:
     taken: list[int] = []
     opened = house(lambda conn: taken.append(conn.detach()), max_connections=1)

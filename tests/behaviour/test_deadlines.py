@@ -237,7 +237,7 @@ def test_swallowed_timeouts_do_not_hold_up_a_drain(house: Open, handler: Callabl
 # First data, message, lifetime
 
 
-@pytest.mark.runners("threads", "inline")
+@pytest.mark.runners("inline", "threads", "fibers")
 def test_mute_client_costs_no_thread_and_is_ended(house: Open, journal: Journal) -> None:
     opened = house(lambda conn: journal.write("ran"), wait_for_data=True, first_data_timeout=SHORT)
     assert opened.client().rest() == b""

@@ -85,7 +85,7 @@ def test_half_a_block_without_its_other_half_is_never_a_block(house: Open, journ
     drain.result()
 
 
-@pytest.mark.runners("threads", "forks")  # a handler that waits elsewhere holds up `inline`
+@pytest.mark.runners("threads", "fibers", "forks")  # a handler that waits elsewhere holds up `inline`
 def test_input_that_nobody_has_read_is_served_before_the_end(house: Open, latch: Latch) -> None:
     def handle(conn: Connection) -> None:
         conn.sendall(conn.readline())
@@ -132,7 +132,7 @@ def converse(client: Client, pause: float, until: threading.Event, hasty: bool =
             return replies
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -> None:
     opened = house(echo_lines, drain_quiet=QUIET)
     over = threading.Event()
@@ -155,7 +155,7 @@ def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -
     assert causes.count(Cause.PEER_CLOSED) == 12
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 @pytest.mark.families("tcp4")
 def test_conversations_that_never_pause_end_between_two_requests(house: Open) -> None:
     """In the last tenth of the window nobody need be quiet any more: end of stream comes instead of a cut."""
@@ -270,7 +270,7 @@ def test_delay_goes_on_accepting(house: Open) -> None:
     assert time.monotonic() - begun >= 0.3
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 @pytest.mark.families("tcp4")
 def test_spread_tells_one_after_the_other(house: Open) -> None:
     opened = house(echo_lines, drain_spread=0.8, drain_quiet=0.0)
@@ -354,7 +354,7 @@ def test_deadline_cuts_a_client_that_never_stops_sending(house: Open) -> None:
     assert opened.cause() in (Cause.DRAIN_DEADLINE, Cause.DRAINED)
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_second_drain_can_only_bring_the_deadline_nearer(house: Open, latch: Latch) -> None:
     def stuck(conn: Connection) -> None:
         conn.sendall(conn.recv(1))

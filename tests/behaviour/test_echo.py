@@ -58,7 +58,7 @@ def test_one_client_after_the_other_is_served(house: Open) -> None:
             assert client.ask(b"%d" % number) == b"%d" % number
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_many_clients_are_served_at_the_same_time(house: Open) -> None:
     opened = house(echo)
     with connected(opened, 25) as clients:
@@ -128,7 +128,7 @@ def test_context_of_a_connection_is_its_own(house: Open) -> None:
             assert client.line() == name + b"\n"
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_contexts_of_simultaneous_connections_do_not_mix(house: Open) -> None:
     def remember(conn: Connection) -> None:
         CLIENT.set(conn.readline())

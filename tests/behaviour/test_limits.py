@@ -26,7 +26,7 @@ def greet(conn: Connection) -> None:
 # The total
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_handlers_at_once_are_never_more_than_max_connections(house: Open, journal: Journal) -> None:
     def handle(conn: Connection) -> None:
         journal.write("+")
@@ -72,7 +72,7 @@ def test_ticket_of_a_lingering_connection_is_not_back(house: Open) -> None:
     assert second.receive(3) == b"bye"
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_overflow_refuse_says_why_and_ends(house: Open) -> None:
     opened = house(greet, max_connections=1, overflow="refuse", overflow_message=b"421 busy\r\n")
     refused = opened.server.events.queue(10, ConnectionRefused)
@@ -89,7 +89,7 @@ def test_overflow_refuse_says_why_and_ends(house: Open) -> None:
     assert opened.client().receive(1) == b"!"
 
 
-@pytest.mark.runners("threads", "forks")
+@pytest.mark.runners("threads", "fibers", "forks")
 def test_overflow_reset_ends_without_a_word(house: Open, place: Place) -> None:
     opened = house(greet, max_connections=1, overflow="reset")
     first = opened.client()

@@ -39,7 +39,7 @@ def same_again(address: Any) -> str:
 # From anywhere
 
 
-@pytest.mark.runners("inline", "threads")  # a child of `forks` has only its connection
+@pytest.mark.runners("inline", "threads", "fibers")  # a child of `forks` has only its connection
 @pytest.mark.parametrize("verb", ["drain", "shutdown", "close"])
 def test_server_stops_for_a_handler(house: Open, verb: str) -> None:
     """Which must not wait for itself."""
@@ -76,7 +76,7 @@ def test_server_stops_for_several_threads_at_once(house: Open) -> None:
     assert opened.server.fileno() == -1
 
 
-@pytest.mark.runners("threads", "inline")
+@pytest.mark.runners("inline", "threads", "fibers")
 def test_server_stops_for_a_signal_in_the_serving_thread(house: Open) -> None:
     opened = house(echo, start=False)
     before = signal.signal(signal.SIGUSR1, lambda *_: opened.server.drain())
@@ -249,7 +249,9 @@ def test_restart_on_the_same_address_at_once(house: Open, place: Place) -> None:
         opened.server.start()
 
 
-@pytest.mark.runners("inline", "threads")  # a child would inherit our side of the visit that finds out who is there
+@pytest.mark.runners(
+    "inline", "threads", "fibers"
+)  # a child would inherit our side of the visit that finds out who is there
 def test_address_in_use_is_refused_and_leaves_nothing_open(house: Open, place: Place) -> None:
     opened = house(echo)
     address = opened.server.address

@@ -64,7 +64,7 @@ class Guest:
     def arrive(self, data: bytes) -> None:
         """The peer sends this, and it has arrived."""
         self.peer.sendall(data)
-        PlainWaiter().wait(self.fd, 1, 20)
+        PlainWaiter().wait(self.sock, 1, 20)
 
     def closed(self) -> ConnectionClosed:
         """The one event of its end."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from moorage.events import Cause, ConnectionClosed, DrainStarted, HandlerFailed, HandlersCut
+from moorage.hub.parking import this_loop
+from moorage.locks import Event
 from moorage.server import Server
 
 from .client import SOON, Client
@@ -24,6 +26,12 @@ QUICK = {"drain_quiet": 0.1}
 T = TypeVar("T")
 
 THREADS = "moorage"  # how the names of all our threads begin
+SHARED = "moorage-blocking"  # those of `run_blocking`, which belong to the process and end when they are idle
+
+
+def is_ours(thread: str) -> bool:
+    """Whether a thread of this name belongs to a server."""
+    return thread.startswith(THREADS) and not thread.startswith(SHARED)
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ def house_at(place: Place, folder: str) -> Iterator[Open]:
         assert house.server.wait_for_connections(0, SOON)
         assert house.server.fileno() == -1
     for thread in threading.enumerate():
-        if thread.name.startswith(THREADS):
+        if is_ours(thread.name):
             thread.join(SOON)
             assert not thread.is_alive(), f"{thread.name} is left behind"
 
@@ -159,12 +167,17 @@ class Latch:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0)
+        self._event = Event()
 
     def open(self) -> None:
         os.eventfd_write(self._fd, 1)
+        self._event.set()
 
     def wait(self) -> None:
-        """Until it is open."""
+        """Until it is open; a fiber lets the others run meanwhile."""
+        if this_loop() is not None:
+            assert self._event.wait(SOON), "the latch was never opened"
+            return
         assert select.select([self._fd], [], [], SOON)[0], "the latch was never opened"
 
     def __del__(self) -> None:  # a handler may look at it until the very end

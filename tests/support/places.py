@@ -18,7 +18,7 @@ from .house import Journal, Latch, Open, Place, house_at
 __all__ = ["house", "journal", "latch", "pytest_configure", "pytest_generate_tests"]
 
 #: mark that narrows it, and its values
-AXES = {"runners": ("inline", "threads", "forks"), "families": ("tcp4", "tcp6", "unix")}
+AXES = {"runners": ("inline", "threads", "fibers", "forks"), "families": ("tcp4", "tcp6", "unix")}
 
 FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
     "ignore:runner 'forks' in a process with other threads:RuntimeWarning"

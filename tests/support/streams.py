@@ -1,17 +1,27 @@
 """Streams for tests: over real sockets, with time and waits in the hands of the test.
 
-Owns      `ScriptedWaiter`, which moves a fake clock in the place of waiting, and `Ends`, a stream and its peer.
-Promises  nothing here waits for real longer than a socket of this host takes.
+Owns      `ScriptedWaiter`, which moves a fake clock in the place of waiting, `Ends`, a stream and its peer, and
+          the fixtures that both need.
+Promises  nothing here waits for real longer than a socket of this host takes; with the fixture `stream_twin` a
+          test runs on the pure and on the native `Stream`.
 """
 
+import importlib.util
 import select
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
+import pytest
+
+from moorage import twins
 from moorage.errors import ConnectionEnded
 from moorage.events import Cause
 from moorage.transport.socketlike import SocketLike
@@ -19,6 +29,7 @@ from moorage.transport.stream import READ
 
 from .clock import FakeClock
 from .sockets import connect_pair
+from .twins import BOTH, twin
 
 
 @dataclass(frozen=True)
@@ -36,17 +47,19 @@ class Limits:
 class PollingWaiter:
     """Waits in earnest; `waits` counts, `asked` has the timeouts."""
 
+    is_loop = False
+
     def __init__(self, *, plain: bool = False) -> None:
         self.plain = plain
         self.asked: list[float | None] = []
 
-    def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
+    def wait(self, stream: Any, mask: int, timeout: float | None) -> bool:
         self.asked.append(timeout)
         poll = select.poll()
-        poll.register(fd, mask)
+        poll.register(stream.fileno(), mask)
         return bool(poll.poll(None if timeout is None else timeout * 1000))
 
-    def wake(self) -> None:
+    def wake(self, stream: Any) -> None:
         """Nothing to do."""
 
 
@@ -58,6 +71,7 @@ class ScriptedWaiter:
     """
 
     plain = False
+    is_loop = False
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -68,10 +82,10 @@ class ScriptedWaiter:
         """In the next wait let so many seconds pass, then do this."""
         self.steps.append((act, after))
 
-    def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
+    def wait(self, stream: Any, mask: int, timeout: float | None) -> bool:
         self.asked.append(timeout)
         poll = select.poll()
-        poll.register(fd, mask)
+        poll.register(stream.fileno(), mask)
         if not self.steps and poll.poll(0):
             return True
         assert self.steps or timeout is not None, "the stream waits for ever"
@@ -83,16 +97,14 @@ class ScriptedWaiter:
             act()
         return bool(poll.poll(100 if act is not None and mask == READ else 0))  # what was sent is on its way
 
-    def wake(self) -> None:
+    def wake(self, stream: Any) -> None:
         """Nothing to do."""
 
 
 class StreamUnderTest(SocketLike):
     """A stream that answers what a connection would, in the simplest way, and remembers the causes."""
 
-    def __init__(self, sock: Any, limits: Limits) -> None:
-        super().__init__(sock, limits)
-        self.causes: list[Cause] = []
+    causes: list[Cause]
 
     def _expire(self, cause: Cause) -> None:
         self._ended = cause
@@ -109,13 +121,86 @@ class StreamUnderTest(SocketLike):
         self.record(Cause.PEER_CLOSED)
 
 
+@cache
+def modules(kind: str) -> tuple[ModuleType, ModuleType]:
+    """The modules `careful` and `socketlike` as if this twin had been chosen at import."""
+    stream, file = twin(kind, "moorage.transport.stream").Stream, twin(kind, "moorage.transport.file").File
+    with patch.multiple(twins, Stream=stream, File=file):
+        careful = _copy("moorage.transport.careful")
+        with patch.dict(sys.modules, {"moorage.transport.careful": careful}):
+            files = _copy("moorage.transport.files")
+            with patch.dict(sys.modules, {"moorage.transport.files": files}):
+                return careful, _copy("moorage.transport.socketlike")
+
+
+def _copy(name: str) -> ModuleType:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def _class_on(kind: str) -> type[StreamUnderTest]:
+    answers = {name: value for name, value in vars(StreamUnderTest).items() if name not in ("__dict__", "__weakref__")}
+    made: type[StreamUnderTest] = type("StreamUnderTest", (modules(kind)[1].SocketLike,), answers)
+    return made
+
+
+_chosen: list[type[StreamUnderTest]] = [StreamUnderTest]  # the last one is in use
+
+
+@pytest.fixture(params=BOTH)
+def stream_twin(request: pytest.FixtureRequest) -> Iterator[str]:
+    """All streams of this test are of this twin."""
+    _chosen.append(_class_on(request.param))
+    yield str(request.param)
+    _chosen.pop()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def both(stream_twin: str, request: pytest.FixtureRequest) -> "Iterator[Ends]":
+    """A stream over each family, and its peer."""
+    with ends(request.param) as both:
+        yield both
+
+
+@pytest.fixture
+def clock(stream_twin: str, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The clock of all streams."""
+    clock = FakeClock()
+    monkeypatch.setattr("moorage.transport.stream.monotonic", clock)
+    for module in modules(stream_twin):
+        monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def script(clock: FakeClock) -> ScriptedWaiter:
+    """A waiter that moves this clock."""
+    return ScriptedWaiter(clock)
+
+
 class Ends:
     """A stream and its peer, a plain socket."""
 
     def __init__(self, family: str, waiter: Any, limits: Limits) -> None:
-        self.ours, self.peer = connect_pair(family)
-        self.stream = StreamUnderTest(self.ours, limits)
-        self.stream._waiter = waiter
+        self._begin(*connect_pair(family), waiter, limits)
+
+    @classmethod
+    def of(cls, ours: Any, peer: Any, waiter: Any, limits: Limits) -> "Ends":
+        """Of these two sockets."""
+        both = cls.__new__(cls)
+        both._begin(ours, peer, waiter, limits)
+        return both
+
+    def _begin(self, ours: Any, peer: Any, waiter: Any, limits: Limits) -> None:
+        self.ours, self.peer = ours, peer
+        self.stream = _chosen[-1](self.ours, limits)
+        self.stream.causes = []
+        self.stream._attach(waiter)
         self.stream._refresh()
         self.waiter = waiter
 

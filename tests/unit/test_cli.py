@@ -1,5 +1,6 @@
 """The command line: flags made from settings, one sentence for each mistake, status 2."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from moorage import cli
+from moorage import cli, twins
 from moorage.cli import commands, main, report
 from moorage.config import ListenerSettings, ProgramSettings, ServerSettings
 from moorage.config.resolve import read
-from moorage.config.settings import SHARED_SETTINGS
+from moorage.config.settings import SHARED_SETTINGS, SPARE_FILES
 from moorage.config.sources import flag, from_flags
 from moorage.config.values import names
 from moorage.config.version import VERSION
@@ -65,7 +66,7 @@ def test_run_offers_exactly_what_our_socketserver_takes() -> None:
         ("serve echo --max-children 5", "there is no option --max-children"),
         ("serve echo --max-connections", "option '--max-connections' requires an argument"),
         ("serve echo --max-connections 0", "max_connections = '0' (the flag --max-connections) will not do: give a whole"),
-        ("serve echo --runner fibers", "runner = 'fibers' (the flag --runner) will not do: give inline, threads or forks"),
+        ("serve echo --runner fibre", "runner = 'fibre' (the flag --runner) will not do: give inline, threads, fibers or forks"),
         ("serve echo --bind 127.0.0.1", "the address '127.0.0.1' (the flag --bind) cannot be used: write host:port"),
         ("serve echo --bind 127.0.0.1:0,nodelaj=on", "there is no setting nodelaj (the flag --bind): did you mean nodelay?"),
         ("serve echo --config absent.toml", "the settings file absent.toml cannot be read"),
@@ -90,6 +91,26 @@ def test_mistake_is_one_sentence_and_status_2(
     assert sentence in said.err
 
 
+@pytest.mark.parametrize("arguments", ["serve echo --bind 127.0.0.1:0", "check", "check echo"])
+def test_fibers_without_greenlet_are_one_sentence_with_the_way_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+    said = Said(capsys, *arguments.split(), "--runner", "fibers")
+    assert said.status == 2
+    assert said.err.startswith("moorage: runner = fibers needs greenlet, which cannot be imported")
+    assert said.err.endswith("install it with `pip install greenlet`\n")
+    assert said.err.count("\n") == 1
+
+
+def test_check_tells_how_many_connections_fibers_serve_by_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    lines = Said(capsys, "check", "--runner", "fibers").out.splitlines()
+    assert ["max_connections", str(4096 - SPARE_FILES), "default"] in [line.split() for line in lines]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["serve", "--help"], ["run", "--help"], ["check", "--help"]])
 def test_help_is_on_standard_output_with_status_0(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     said = Said(capsys, *arguments)
@@ -102,7 +123,20 @@ def test_version_is_told_by_command_and_by_flag(capsys: pytest.CaptureFixture[st
     assert Said(capsys, "--version").out == f"moorage {VERSION}\n"
     said = Said(capsys, "version")
     assert said.out.startswith(f"moorage {VERSION} (")
-    assert "pure Python" in said.out
+    assert said.out.count("\n") == 1
+
+
+def test_version_says_that_the_native_twins_are_in_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "NATIVE", True)
+    assert Said(capsys, "version").out.endswith(", native)\n")
+
+
+def test_version_says_why_it_is_pure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "NATIVE", False)
+    monkeypatch.setattr(twins, "WHY", "the extension was not built")
+    assert Said(capsys, "version").out.endswith(", pure Python: the extension was not built)\n")
 
 
 def test_check_prints_every_value_and_its_place(

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from moorage.connection import FAREWELL, NEXT, READ_SIDE, SWALLOWED, State
+from moorage.connection import FAREWELL, READ_SIDE, SWALLOWED
 from moorage.errors import ConnectionEnded, HandlerStopped, InternalError
 from moorage.events import CAUSES, Cause, Phase
+from moorage.state import NEXT, State
 from support.clock import FakeClock
 from support.guests import Guest, guest
 from support.sockets import FAMILIES, pair, read_all
+from support.twins import clock_of_natives
 from support.waiting import eventually, in_thread
 
 
@@ -25,11 +27,12 @@ def one(request: pytest.FixtureRequest) -> Iterator[Guest]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
     clock = FakeClock()
-    for module in ("connection", "transport.stream", "transport.socketlike"):
+    for module in ("connection", "lifecycle", "transport.stream", "transport.careful", "transport.socketlike"):
         monkeypatch.setattr(f"moorage.{module}.monotonic", clock)
-    return clock
+    with clock_of_natives(clock):
+        yield clock
 
 
 # States
@@ -491,15 +494,6 @@ def test_queued_connection_is_busy_however_long_it_was_parked() -> None:
         assert one.connection.quiet_since() is not None
         one.connection.queue()
         assert one.connection.quiet_since() is None
-
-
-def test_looking_for_quiet_does_not_disturb_a_reader_of_descriptors() -> None:
-    """The look is made in the Watch's thread while the handler waits in recvmsg."""
-    with guest("unix") as one, in_thread(lambda: one.connection.recvmsg(10, 100)) as reading:
-        reading.wait_asleep()
-        one.connection._recv = lambda *_: pytest.fail("the reader's own call")
-        assert one.connection.quiet_since() is not None
-        one.peer.send(b"x")
 
 
 # Deadlines by the Watch

@@ -326,6 +326,19 @@ def test_ctrl_c_ends_the_server_after_the_connection_was_finished() -> None:
         assert len(one.home.watch.lingering) == 1
 
 
+def test_keyboard_interrupt_of_the_handler_itself_is_a_handler_error() -> None:
+    """Nobody has pressed Ctrl-C."""
+
+    def handle(conn: Any) -> None:
+        raise KeyboardInterrupt
+
+    with guest() as one:
+        service = Service(handle, one.home.events)
+        service.ctrl_c = lambda: False
+        service(one.connection)
+        assert one.connection.cause is Cause.HANDLER_ERROR
+
+
 def test_keyboard_interrupt_in_a_pool_thread_is_a_handler_error() -> None:
     def handle(conn: Any) -> None:
         raise KeyboardInterrupt

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from moorage.connection import Connection, State
+from moorage.connection import Connection
 from moorage.events import Cause, ConnectionClosed, ConnectionOpened, Events, HandlerFailed, Phase
 from moorage.reception import Reception
+from moorage.state import State
 from support.fake_watch import FakeWatch
 from support.guests import FakeTicket
 from support.sink import Sink

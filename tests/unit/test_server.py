@@ -27,6 +27,7 @@ from moorage.events import (
     ServerSuspended,
 )
 from moorage.server import Server
+from support.house import is_ours
 from support.sink import Sink
 from support.sockets import PATIENCE, open_fds, read_all
 from support.waiting import Running, eventually, in_thread
@@ -61,7 +62,7 @@ def no_leaks() -> Iterator[None]:
     fds = open_fds()
     yield
     gc.collect()
-    eventually(lambda: not [one for one in threading.enumerate() if one.name.startswith("moorage")])
+    eventually(lambda: not [one for one in threading.enumerate() if is_ours(one.name)])
     assert open_fds() == fds
 
 

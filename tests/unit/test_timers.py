@@ -1,5 +1,7 @@
-"""Timers: never early, at most one slot late, cancelled from anywhere."""
+"""Timers: never early, at most one slot late, cancelled from anywhere; the same in both twins."""
 
+import math
+import sys
 import threading
 from functools import partial
 
@@ -7,6 +9,7 @@ import pytest
 
 from moorage.timers import SLOTS_PER_SECOND, Timer, Wheel
 from support.clock import FakeClock
+from support.twins import BOTH, twin
 
 SLOT = 1 / SLOTS_PER_SECOND
 
@@ -16,9 +19,10 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture
-def wheel(clock: FakeClock) -> Wheel:
-    return Wheel(clock)
+@pytest.fixture(params=BOTH)
+def wheel(request: pytest.FixtureRequest, clock: FakeClock) -> Wheel:
+    made: Wheel = twin(request.param, "moorage.timers").Wheel(clock)
+    return made
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.001, SLOT / 2, SLOT, 0.7, 59.999])
@@ -152,7 +156,49 @@ def test_timers_may_be_cancelled_by_another_thread_while_they_run(wheel: Wheel, 
 
 def test_cost_of_cancelled_timers_is_not_kept(wheel: Wheel, clock: FakeClock) -> None:
     """A connection that lives a millisecond has an idle deadline in a minute."""
+
+    def call() -> None:
+        pytest.fail("was cancelled")
+
+    before = sys.getrefcount(call)
     for _ in range(10_000):
-        wheel.call_at(clock.now + 60, lambda: None).cancel()
-    assert sum(map(len, wheel._slots.values())) == 0
-    assert len(wheel._keys) == 1
+        wheel.call_at(clock.now + 60, call).cancel()
+    assert sys.getrefcount(call) == before
+    assert wheel.delay() is None
+
+
+def test_timer_keeps_its_call(wheel: Wheel, clock: FakeClock) -> None:
+    def call() -> None:
+        pytest.fail("is not due")
+
+    assert wheel.call_at(clock.now + 1, call).call is call
+
+
+@pytest.mark.parametrize("moment", [math.nan, math.inf, -math.inf])
+def test_moment_that_is_no_number_is_refused(wheel: Wheel, moment: float) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        wheel.call_at(moment, lambda: None)
+    assert wheel.delay() is None
+
+
+def test_moment_long_ago_is_due_now(wheel: Wheel, clock: FakeClock) -> None:
+    called: list[int] = []
+    wheel.call_at(-1000.5, lambda: called.append(1))
+    assert wheel.delay() == 0.0
+    wheel.run_due()
+    assert called == [1]
+
+
+def test_call_that_raises_leaves_the_later_slots_alone(wheel: Wheel, clock: FakeClock) -> None:
+    called: list[int] = []
+
+    def fail() -> None:
+        raise ValueError("mine")
+
+    wheel.call_at(clock.now + 1, fail)
+    wheel.call_at(clock.now + 2, lambda: called.append(1))
+    clock.advance(3)
+    with pytest.raises(ValueError, match="mine"):
+        wheel.run_due()
+    wheel.run_due()
+    assert called == [1]

@@ -1,4 +1,4 @@
-"""Watch: what ends its wait and what does not, and sockets that linger."""
+"""Watch: what ends its wait and what does not, and sockets that linger; a Hub does all of it, too."""
 
 import gc
 import os
@@ -10,12 +10,30 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from moorage.hub.hub import Hub
 from moorage.watch import LINGER_BYTES, LINGER_LOOKS, LINGER_SECONDS, Watch
 from support.clock import FakeClock
 from support.sockets import FAMILIES, connect_pair, open_fds, pair
 from support.waiting import Running, eventually, in_thread
 
 LONG = 20.0
+
+Kind = type[Watch]
+
+
+class EnteredHub(Hub):
+    """A hub that whoever turns it has entered."""
+
+    def turn(self, timeout: float | None = None) -> None:
+        if self.loop.thread_id != threading.get_ident():
+            self.enter()
+        super().turn(timeout)
+
+
+@pytest.fixture(params=[Watch, EnteredHub], ids=["watch", "hub"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    made: Kind = request.param
+    return made
 
 
 @pytest.fixture
@@ -24,8 +42,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def watch(clock: FakeClock) -> Iterator[Watch]:
-    watch = Watch(clock)
+def watch(kind: Kind, clock: FakeClock) -> Iterator[Watch]:
+    watch = kind(clock)
     yield watch
     watch.close()
 
@@ -128,6 +146,7 @@ def test_wake_ends_the_next_turn_too(watch: Watch) -> None:
     watch.turn(LONG)
 
 
+@pytest.mark.parametrize("kind", [Watch])
 def test_idle_watch_does_not_wake(watch: Watch) -> None:
     """One poll call for the whole wait: no heartbeat, no polling."""
     polls: list[float | None] = []
@@ -147,8 +166,10 @@ def test_idle_watch_does_not_wake(watch: Watch) -> None:
     assert len(polls) == 1
 
 
-def test_turn_ends_after_its_timeout(watch: Watch) -> None:
+def test_turn_ends_after_its_timeout(kind: Kind) -> None:
+    watch = kind()
     watch.turn(0.001)
+    watch.close()
 
 
 # Timers
@@ -164,8 +185,8 @@ def test_timer_ends_the_wait_when_it_is_due(watch: Watch, clock: FakeClock) -> N
     assert called == [1]
 
 
-def test_turn_waits_for_the_first_of_timeout_and_timer() -> None:
-    watch = Watch()
+def test_turn_waits_for_the_first_of_timeout_and_timer(kind: Kind) -> None:
+    watch = kind()
     called: list[int] = []
     watch.call_at(watch._clock() + 0.01, lambda: called.append(1))
     while not called:
@@ -528,9 +549,9 @@ def test_lingering_on_a_closed_watch_is_over_at_once(watch: Watch, lingering: Ca
     assert one.ours.fileno() == -1
 
 
-def test_lingering_that_races_with_close_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lingering_that_races_with_close_is_never_lost(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler's thread asks for it at the moment at which the server's thread closes the Watch."""
-    watch = Watch()
+    watch = kind()
     call_soon = watch.call_soon
 
     def close_first(call: Callable[[], None]) -> None:
@@ -546,18 +567,18 @@ def test_lingering_that_races_with_close_is_never_lost(monkeypatch: pytest.Monke
 # The end
 
 
-def test_close_leaves_no_descriptor_and_may_be_called_twice() -> None:
+def test_close_leaves_no_descriptor_and_may_be_called_twice(kind: Kind) -> None:
     before = open_fds()
-    watch = Watch()
+    watch = kind()
     watch.close()
     watch.close()
     assert open_fds() == before
 
 
-def test_dropped_watch_leaves_no_descriptor() -> None:
+def test_dropped_watch_leaves_no_descriptor(kind: Kind) -> None:
     gc.collect()
     before = open_fds()
-    Watch()
+    kind()
     gc.collect()  # it holds calls of its own
     assert open_fds() == before
 
@@ -571,7 +592,8 @@ def test_call_and_wake_after_close_do_no_harm(watch: Watch) -> None:
 def test_own_descriptors_are_all_that_a_child_has_to_close(watch: Watch, lingering: Callable[..., Lingering]) -> None:
     one = lingering().begin()
     watch.turn(0)
-    assert set(watch.own_fds()) == {watch._waker, watch._epoll.fileno(), one.fd}
+    of_the_loop = {watch.loop.fileno()} if isinstance(watch, Hub) else set()
+    assert set(watch.own_fds()) == {watch._waker, watch._epoll.fileno(), one.fd} | of_the_loop
 
 
 def test_child_that_begins_anew_leaves_the_parents_watch_alone(

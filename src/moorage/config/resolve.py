@@ -9,14 +9,15 @@ Why       `Server(...)` reads arguments only, because a program that embeds it m
 """
 
 import os
+import resource
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
 from .address import parse_address
-from .settings import ListenerSettings, ProgramSettings, ServerSettings
+from .settings import MOST_FIBERS, SPARE_FILES, ListenerSettings, ProgramSettings, ServerSettings
 from .sources import (
     LISTENER_NAMES,
     PROGRAM_NAMES,
@@ -105,7 +106,7 @@ def combine(layers: list[Layer]) -> Configuration:
     )
     merged = [{**common, **listener} for listener in listeners]
     configuration = Configuration(
-        server=_build(ServerSettings, server),
+        server=_sized(_build(ServerSettings, server), server),
         listeners=tuple(map(_listener, merged)),
         common=_build(ListenerSettings, common),
         program=_build(ProgramSettings, program),
@@ -145,6 +146,15 @@ def _text(bind: object) -> object:
 
 def _build(settings: Settings, options: Options) -> Any:
     return settings(**{name: convert(settings, name, given) for name, given in options.items()})
+
+
+def _sized(settings: ServerSettings, given: Options) -> ServerSettings:
+    """With as many connections as this process may have files, where fibers make that the only limit."""
+    if settings.runner != "fibers" or "max_connections" in given:
+        return settings
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MOST_FIBERS if hard == resource.RLIM_INFINITY else min(MOST_FIBERS, hard - SPARE_FILES)
+    return replace(settings, max_connections=max(1, files))
 
 
 def _listener(options: Options) -> ListenerSettings:

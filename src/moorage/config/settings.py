@@ -13,7 +13,7 @@ Times are seconds, sizes are bytes.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Runner = Literal["inline", "threads", "forks"]
+Runner = Literal["inline", "threads", "fibers", "forks"]
 Overflow = Literal["wait", "refuse", "reset"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
@@ -27,6 +27,12 @@ LONGEST = 24 * DAY
 MOST_SOCKETS = 1 << 20
 #: the kernel's own limits: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT in include/net/tcp.h
 KEEPALIVE_MOST = (32767, 32767, 127)
+
+
+#: connections by default under `fibers`, where one costs a few KiB: what a host bears without a thought
+MOST_FIBERS = 10_000
+#: open files that are not connections: listeners, logs, pollers, threads that are kept, the program's own
+SPARE_FILES = 64
 
 
 def setting(
@@ -58,10 +64,15 @@ def duration(default: float | None, help: str, change: str) -> Any:
 class ServerSettings:
     """What concerns the whole server."""
 
-    runner: Runner = setting("threads", "who gives a handler a CPU", "`forks` for isolation, `inline` in tests")
+    runner: Runner = setting(
+        "threads",
+        "who gives a handler a CPU",
+        "`fibers` for many thousands of clients, `forks` for isolation, `inline` in tests",
+    )
     max_connections: int = setting(
         1024,
-        "connections at once, waiting and lingering ones included",
+        "connections at once, waiting and lingering ones included; under `fibers` the default is what the hard "
+        f"limit of open files allows, at most {MOST_FIBERS:,}",
         "lower it to what the host's memory bears",
         least=1,
         most=MOST_SOCKETS,

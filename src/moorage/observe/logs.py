@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from .. import events as happened
+from .. import twins
 from ..config import ServerSettings
 from ..config.address import describe
 from ..events import CAUSES, Cause, Event, Events
@@ -57,7 +58,9 @@ class LogSubscriber:
             happened.ConnectionClosed: self._closed,
             happened.HandlerFailed: self._handler_failed,
             happened.HandlersCut: self._handlers_cut,
+            happened.SiblingsLeft: self._siblings_left,
             happened.PoolSaturated: self._pool_saturated,
+            happened.HandlerHeldHub: self._handler_held_hub,
             happened.SubscriberRemoved: self._subscriber_removed,
         }
         least = 0 if log_connections else self._logger.getEffectiveLevel()
@@ -72,7 +75,8 @@ class LogSubscriber:
 
     def _started(self, event: happened.ServerStarted) -> None:
         where = ", ".join(map(describe, event.addresses))
-        self._log(event, logging.INFO, "listening on %s with runner %s", where, event.runner)
+        which = "native" if twins.NATIVE else "pure"
+        self._log(event, logging.INFO, "listening on %s with runner %s (%s)", where, event.runner, which)
 
     def _stopped(self, event: happened.ServerStopped) -> None:
         self._say_left_out(everything=True)
@@ -125,10 +129,21 @@ class LogSubscriber:
         stacks = "\n".join(event.stacks)
         self._log(event, logging.ERROR, message, _count(len(event.stacks), "handler"), stacks)
 
+    def _siblings_left(self, event: happened.SiblingsLeft) -> None:
+        message = "connection %d from %s ended, and %s of its handler did not return:\n%s"
+        siblings = _count(len(event.stacks), "sibling")
+        self._log(event, logging.ERROR, message, event.id, describe(event.peer), siblings, "\n".join(event.stacks))
+
     def _pool_saturated(self, event: happened.PoolSaturated) -> None:
         message = "all %s are taken and %s for one: raise `threads`, shorten `idle_timeout`, or turn `wait_for_data` on"
         waiting = _count(event.waiting, "connection") + (" waits" if event.waiting == 1 else " wait")
         self._log(event, logging.WARNING, message, _count(event.threads, "thread"), waiting)
+
+    def _handler_held_hub(self, event: happened.HandlerHeldHub) -> None:
+        message = "%s (%s:%d) held the hub for %.3f s%s, and no other connection was served: %s"
+        so_far = "" if event.is_over else " so far"
+        place = (event.function, event.file, event.line)
+        self._log(event, logging.WARNING, message, *place, event.seconds, so_far, event.advice)
 
     def _subscriber_removed(self, event: happened.SubscriberRemoved) -> None:
         self._log(event, logging.ERROR, "%s raised and gets no more events", event.subscriber, error=event.error)

@@ -10,16 +10,16 @@ import logging
 import resource
 
 from ..config import ServerSettings
+from ..config.settings import SPARE_FILES
 from ..observe.logs import LOGGER
 
-SPARE = 64  # listeners, logs, pollers, the threads that are kept, and what a program has open itself
 #: descriptors of ours for a connection; under `forks` the link to the child and its pidfd, and one in passing
-PER_CONNECTION = {"inline": 1, "threads": 1, "forks": 2}
+PER_CONNECTION = {"inline": 1, "threads": 1, "fibers": 1, "forks": 2}
 
 
 def raise_descriptor_limit(settings: ServerSettings) -> None:
     """Make room for `max_connections`, as far as the hard limit allows."""
-    wanted = settings.max_connections * PER_CONNECTION[settings.runner] + SPARE
+    wanted = settings.max_connections * PER_CONNECTION[settings.runner] + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return

@@ -8,6 +8,7 @@ Refuses   to know a protocol, TLS, or what an exception means: runners run calla
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import ClassVar, Protocol
 
 from ..acceptor import Gate
@@ -20,6 +21,15 @@ class Serve(Protocol):
     """Serves one connection from its first byte to its end; never raises an `Exception`."""
 
     def __call__(self, connection: Connection, /) -> None: ...
+
+    @property
+    def context(self) -> Context:
+        """What `serve` is to run in a copy of."""
+        ...
+
+    def serve(self, connection: Connection, /) -> None:
+        """As calling, in the context of the caller."""
+        ...
 
 
 class RunnerSettings(Protocol):
@@ -42,6 +52,9 @@ class Runner(ABC):
 
     #: clients accepted in a row: many, but one where `submit` serves before it returns
     at_once: ClassVar[int] = 64
+
+    #: the interpreter must not leave while it serves in a thread that would be stopped in the middle of a wait
+    ends_before_exit: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -209,6 +209,7 @@ class Link:
     """The way to one child, and the waiter of the parent's Connection: waking it is telling the child."""
 
     plain = False
+    is_loop = False
 
     def __init__(
         self, connection: Connection, child: Child, children: Children, sock: socket.socket, watch: Watch
@@ -224,11 +225,11 @@ class Link:
         self.on_stop: Callable[[float | None, Cause], None] = lambda timeout, cause: None
         watch.park(sock.fileno(), self._hear)
 
-    def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
+    def wait(self, stream: object, mask: int, timeout: float | None) -> bool:
         """Nobody reads this connection here."""
         raise InternalError("this connection is served by another process")
 
-    def wake(self) -> None:
+    def wake(self, stream: object = None) -> None:
         """Somebody has ended the connection; from any thread and from signal handlers."""
         if self.connection.is_over:
             self._watch.call_soon(self.end)

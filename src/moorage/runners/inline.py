@@ -13,6 +13,7 @@ from typing import ClassVar
 from ..connection import Connection
 from ..watch import Watch
 from .base import Runner
+from .waiters import HasDescriptor
 
 
 class InlineRunner(Runner):
@@ -45,13 +46,15 @@ class TurningWaiter:
     """Waits by turning the Watch, in which the socket is parked meanwhile."""
 
     plain = False
+    is_loop = False
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
-    def wait(self, fd: int, mask: int, timeout: float | None) -> bool:
+    def wait(self, stream: HasDescriptor, mask: int, timeout: float | None) -> bool:
         """Whether the socket became ready within one turn."""
         ready: list[int] = []
+        fd = stream.fileno()
         self._watch.unpark(fd)  # a wait within a wait, of a hook that runs in the turn: the outer one looks again
         self._watch.park(fd, ready.append, mask | select.EPOLLONESHOT)
         try:
@@ -60,6 +63,6 @@ class TurningWaiter:
             self._watch.unpark(fd)
         return bool(ready)
 
-    def wake(self) -> None:
+    def wake(self, stream: object) -> None:
         """End the turn."""
         self._watch.wake()

@@ -1,4 +1,4 @@
-"""SocketLike: a Stream with the rest of what a connected socket has.
+"""SocketLike: a stream with the rest of what a connected socket has.
 
 Owns      `rfile` and `wfile`, made when they are first asked for.
 Promises  code written for `socket.socket` finds every method it knows (CPython cannot lay out a subclass of
@@ -14,24 +14,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..deadline import monotonic
 from ..events import Address
-from .files import Reader, Writer, make_file
-from .stream import BLOCK_SIZE, Limits, Stream
+from .careful import CarefulStream
+from .files import BinaryFile, Reader, Writer, make_file
+from .stream import BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from _socket import socket as Socket
-
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
-class SocketLike(Stream):
+class SocketLike(CarefulStream):
     """One connected socket, seen as `socket.socket`."""
 
-    __slots__ = ("_rfile", "_wfile")
+    __slots__ = ()
 
-    def __init__(self, sock: "Socket", limits: Limits) -> None:
-        super().__init__(sock, limits)
-        self._rfile: Reader | None = None
-        self._wfile: Writer | None = None
+    _rfile: Reader | None
+    _wfile: Writer | None
 
     @property
     def rfile(self) -> Reader:
@@ -55,7 +52,7 @@ class SocketLike(Stream):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> BufferedIOBase | TextIOWrapper:
+    ) -> BinaryFile | BufferedIOBase | TextIOWrapper:
         """A file over this connection; as `socket.makefile`, but a timeout loses no byte."""
         return make_file(self, mode, buffering=buffering, encoding=encoding, errors=errors, newline=newline)
 
@@ -128,12 +125,8 @@ class SocketLike(Stream):
             data: bytes = received[0]
             return data
 
-        plain = self._recv
-        self._recv = receive  # type: ignore[assignment]  # always called with flags here
-        try:
-            data = self._recv_special(size, flags)
-        finally:
-            self._recv = plain
+        self._check(False)
+        data = self._receive(size, flags, receive)
         return (data, *received[1:]) if received else (data, [], 0, None)
 
     def sendmsg(
@@ -145,7 +138,7 @@ class SocketLike(Stream):
     ) -> int:
         """Send several buffers, and descriptors over Unix sockets; as `socket.sendmsg`."""
         ancillary = list(ancdata)  # an iterator would be empty at the second try
-        return self._transmit(lambda data, how: self._sock.sendmsg(data, ancillary, how), list(buffers), flags)
+        return self._send_in_turn(lambda data, how: self._sock.sendmsg(data, ancillary, how), list(buffers), flags)
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         """Send a binary file from `offset`, at most `count` bytes; returns how many; as `socket.sendfile`."""
@@ -216,4 +209,5 @@ class SocketLike(Stream):
 
     def dup(self) -> socket.socket:
         """A plain socket for the same connection; whoever asked for it closes it."""
+        self._is_shared = True
         return socket.socket(fileno=socket.dup(self._sock.fileno()))

@@ -1,50 +1,38 @@
-"""Stream: the bytes of one connected socket.
+"""Stream: the bytes of one connected socket, and the calls that every message makes.
 
-Owns      the read buffer, the byte counters, the recoverable timeout, and the waits of one connection.
-Promises  a `TimeoutError` loses no byte: the next read goes on where it stopped; the write deadline is on
-          progress, not on the whole reply; without a recoverable timeout, and with a waiter that allows it,
-          one call is one system call.
-Refuses   to know why a connection ends: a subclass answers `_check`, `_expire`, `_stream_end` and `record`.
-Why       `socket.makefile()` throws the begun line away at a timeout and then refuses to go on, and
-          `socket.sendall()` takes its timeout for the whole reply, which cuts slow but healthy readers.
+Owns      the read buffer, the byte counters, and what is known of the socket's readiness.
+Promises  without a recoverable timeout, and with a waiter that allows it, one call is one system call;
+          whole messages of several writers never interleave.
+Refuses   everything that is not the common case: a subclass does that carefully, in `_recv_special`,
+          `_sendall_special`, `_readline_special` and the like; see careful.
+Why       this is the pure twin; `_native` has the one in C, chosen by `twins`.  Both must stay small.
 
-All waiting is one method, `_wait`; all receiving ends in `_receive`; all sending in `_transmit`.
+A stream waits in one of two ways.  In a thread the call itself blocks.  In a fiber `_loop` is set, every call is
+non-blocking, and the fiber waits in the loop.  `_readable` and `_writable` then say what is worth trying: they
+are set by the loop's edge-triggered events and cleared by a short read and by EAGAIN.
 Times are seconds on the monotonic clock; 0.0 in `_waiting_since` means that nobody waits in a read.
 """
 
-import errno
-import fcntl
 import select
 import socket
-import sys
-import termios
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..deadline import monotonic
-from ..errors import Incomplete, TooLarge
 from ..events import Cause
 from .waiter import Waiter
 
 if TYPE_CHECKING:
     from _socket import socket as Socket
+    from collections import deque
 
     from _typeshed import ReadableBuffer, WriteableBuffer
-
-Error = TypeVar("Error", bound=BaseException)
 
 RECV_SIZE = 16 * 1024  # one receive for lines and small blocks; larger costs page faults in `bytes`
 BLOCK_SIZE = 1024 * 1024  # at most this in one receive for large blocks
 
-#: what the peer or the network did; anything else (EBADF, EINVAL) is the handler's own mistake
-RESET_ERRNOS = frozenset(
-    {errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.ENETUNREACH,
-     errno.ENETDOWN, errno.ENOTCONN, errno.ESHUTDOWN}
-)  # fmt: skip
-
 # plain integers: the socket module's are enums, whose `|` and `&` cost more than a system call
 MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 MSG_PEEK = int(socket.MSG_PEEK)
-MSG_WAITALL = int(socket.MSG_WAITALL)
 
 READ = select.POLLIN | select.POLLRDHUP
 WRITE = select.POLLOUT
@@ -69,18 +57,19 @@ class Stream:
     """Receives and sends on one socket, which it borrows: it never closes it."""
 
     __slots__ = (
-        "_buffer", "_ended", "_in_vain", "_limits", "_message_due", "_moved", "_moved_at", "_recv",
-        "_send", "_sock", "_special", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since",
-        "bytes_received", "bytes_sent",
+        "_buffer", "_deadline_look", "_due_read", "_due_write", "_ended", "_has_out", "_in_vain", "_is_shared", "_limits", "_line",
+        "_loop", "_message_due", "_moved", "_moved_at", "_readable", "_reader", "_recv", "_rfile", "_send", "_slot", "_sock",
+        "_special", "_sticky", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since", "_wfile", "_writable",
+        "_writer", "_writing", "bytes_received", "bytes_sent",
     )  # fmt: skip
 
     def __init__(self, sock: "Socket", limits: Limits) -> None:
         self._sock = sock
-        self._recv = sock.recv
-        self._send = sock.send
+        self._recv: Any = sock.recv
+        self._send: Any = sock.send
         self._limits = limits
         self._waiter: Waiter | None = None
-        #: anything but a plain blocking call: a timeout, a waiter of its own, an end
+        #: anything but a plain call: a timeout, a waiter of its own, an end
         self._special = True
         self._buffer: bytes | bytearray = b""
         self._timeout: float | None = None  # recoverable, for each wait
@@ -89,13 +78,28 @@ class Stream:
         self._waiting_since = 0.0
         self._moved_at = 0.0
         self._moved = 0  # bytes, both ways, at the last wait
-        self._in_vain: dict[int, float] = {}  # seconds waited since then, by timeouts that the handler swallowed
+        self._in_vain: dict[int, float] | None = None  # seconds waited since, by timeouts that the handler swallowed
         self._unsent = 0  # bytes that the peer had not taken when they were last counted
         self._ended: Cause | None = None  # the server ended it
         self._told = False  # end of stream by drain: what has arrived is still delivered
+        self._writing = False  # somebody is in the middle of a message
+        self._line: deque[Any] | None = None  # parkers of those who wait to write
+        self._is_shared = False  # somebody else has a descriptor for it, too
+        self._rfile: Any = None  # its files, once they were asked for
+        self._wfile: Any = None
         #: bytes received from, and sent to, the peer
         self.bytes_received = 0
         self.bytes_sent = 0
+        # in fibers
+        self._loop: Any = None
+        self._slot = -1  # where the loop has registered it
+        self._readable = self._writable = True  # worth trying
+        self._sticky = False  # a short read does not mean that there is no more
+        self._reader: Any = None  # the fiber that waits
+        self._writer: Any = None
+        self._due_read = self._due_write = 0.0  # when its wait ends
+        self._deadline_look: Any = None  # the timer that looks at these two
+        self._has_out = False  # registered for writing too
 
     # Receiving
 
@@ -105,13 +109,15 @@ class Stream:
             return self._recv_special(size, flags)
         self._waiting_since = monotonic()
         try:
-            data = self._recv(size)
+            data = self._recv(size) if self._loop is None else self._recv_in_fiber(size)
         except BaseException as error:
             self._failed(error)
         self._waiting_since = 0.0
         if data:
             self.bytes_received += len(data)
             return data
+        if data is None:
+            return self._recv_special(size, 0)
         return self._end_of_stream() if size else b""
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0, /) -> int:
@@ -127,29 +133,23 @@ class Stream:
         With a `size` at most so many bytes, as files do; without, a line longer than `line_limit`
         raises `TooLarge`.  A begun line has `message_timeout` seconds.
         """
-        strict = size is None or size < 0
         limit = self._limits.line_limit if size is None or size < 0 else size
         if not self._buffer and limit:
             data = self.recv(RECV_SIZE)
             if data.find(b"\n") + 1 == len(data) <= limit:
                 return data  # exactly one line, or the end of the stream: no copy
             self._buffer = bytearray(data)
-        end = self._find(b"\n", limit, strict)
-        return self._take(len(self._buffer) if end is None else end)
+        end = self._buffer.find(b"\n") + 1
+        return self._take(end) if 0 < end <= limit else self._readline_special(size)
 
     def read_exactly(self, size: int, /) -> bytes:
         """Exactly `size` bytes.
 
         Raises `Incomplete` when the stream ends before, `TooLarge` above `message_limit`.
         """
-        if size < 0:
-            raise ValueError(f"read_exactly needs a size of zero or more, not {size}")
-        if size > self._limits.message_limit:
-            self._too_large(f"a block of {size} bytes is above message_limit ({self._limits.message_limit} bytes)")
-        while len(self._buffer) < size:
-            if not self._fill(size - len(self._buffer)):
-                self._incomplete(f"a block of {size} bytes")
-        return self._take(size)
+        if len(self._buffer) >= size >= 0:
+            return self._take(size)
+        return self._read_exactly_special(size)
 
     def read_until(self, delimiter: bytes, limit: int | None = None, /) -> bytes:
         """Everything up to and with the delimiter.
@@ -157,243 +157,78 @@ class Stream:
         Raises `TooLarge` when it is not within `limit` bytes (default `message_limit`), and `Incomplete`
         when the stream ends before it.
         """
-        if not delimiter:
-            raise ValueError("read_until needs a delimiter of at least one byte")
-        end = self._find(delimiter, self._limits.message_limit if limit is None else limit, True)
-        if end is None:
-            self._incomplete(f"a message that ends in {delimiter!r}")
-        return self._take(end)
-
-    def peek(self, size: int = 1, /) -> bytes:
-        """What has been read ahead; receives once when that is nothing.  Consumes no byte."""
-        if not self._buffer:
-            self._fill(size)
-        return bytes(self._buffer)
+        return self._read_until_special(delimiter, limit)
 
     # Sending
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """Send what the kernel takes, at least one byte, and return the number; as `socket.send`."""
-        return self._transmit(self._send, data, flags)
+        return self._send_special(data, flags)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
         """Send everything.  `TimeoutError` or `write_stalled` only when no byte moves for that long."""
-        if not self._special and not flags and type(data) is bytes:
-            try:
-                count = self._send(data, MSG_DONTWAIT)
-            except BlockingIOError:
-                count = 0
-            except OSError as error:
-                self._failed(error)
-            if self._waiting_since:  # another thread waits in a read; else the next wait is the later moment
-                self._moved_at = monotonic()
-            self.bytes_sent += count
-            if count == len(data):
-                return
-            view = memoryview(data)[count:]
-        else:
-            view = memoryview(data).cast("B")
-        while view:
-            view = view[self._transmit(self._send, view, flags) :]
+        if flags or type(data) is not bytes or self._special or self._writing:
+            self._sendall_special(data, flags)
+            return
+        self._writing = True  # no call since it was asked for: the interpreter changes threads only at calls and jumps
+        try:
+            count = self._send(data, MSG_DONTWAIT)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            self._end_turn()
+            self._failed(error)
+        if self._waiting_since:  # somebody else waits in a read; otherwise the next wait is the later moment
+            self._moved_at = monotonic()
+        self.bytes_sent += count
+        if count < len(data):
+            self._send_rest(memoryview(data)[count:])
+        self._writing = False
+        if self._line:
+            self._end_turn()
+        if self._loop is not None:
+            self._loop.spend()
 
-    def _refresh(self) -> None:
-        """Choose between plain calls and careful ones, after anything that bears on it has changed."""
-        waiter = self._waiter
-        self._special = self._timeout is not None or self._until is not None or waiter is None or not waiter.plain
-        if self._ended or self._told:  # set by another thread, perhaps just now
-            self._special = True
+    # What the loop and the runners do with it
 
-    # What a subclass answers
+    def _attach(self, waiter: Waiter) -> None:
+        """It is waited for in this way from now on."""
+        self._waiter = waiter
+        self._loop = waiter if waiter.is_loop else None
 
-    def _check(self, writing: bool) -> None:
-        """Raise when the server has ended this connection; called before every unusual step."""
+    def _let_go(self, is_given_away: bool) -> None:
+        """The descriptor is about to belong to somebody else, or to be closed."""
+        if self._loop is not None:
+            self._loop.forget(self, is_given_away)
 
-    def _expire(self, cause: Cause) -> None:
-        """A final deadline has passed: end the connection."""
-        raise NotImplementedError
-
-    def record(self, cause: Cause) -> None:
-        """Something happened that explains the end."""
-        raise NotImplementedError
-
-    def _stream_end(self) -> None:
-        """The kernel said end of stream: raise when it was the server that ended it."""
-
-    # The steps that all of the above are made of
-
-    def _recv_special(self, size: int, flags: int) -> bytes:
-        self._check(False)
-        if size < 0:
-            raise ValueError("negative buffersize in recv")
-        if flags & MSG_WAITALL and not flags & (MSG_PEEK | MSG_DONTWAIT):
-            while len(self._buffer) < size and self._fill(size - len(self._buffer)):
-                pass
-        elif size and not self._buffer:
-            return self._receive(size, flags)
-        if flags & MSG_PEEK:
-            return bytes(self._buffer[:size])
-        return self._take(min(size, len(self._buffer)))
-
-    def _receive(self, size: int, flags: int = 0) -> bytes:
-        """One receive, after a wait if need be; b"" at the end of the stream."""
+    def _recv_in_fiber(self, size: int) -> bytes | None:
+        """Wait and receive; None when there is something to be careful about."""
         while True:
-            if self._timeout != 0 and not flags & MSG_DONTWAIT:
-                self._wait(READ)
-            try:
-                data = self._recv(size, flags | MSG_DONTWAIT)
-            except BlockingIOError as error:
-                if self._told:
-                    return self._end_of_stream()
-                if self._timeout == 0 or flags & MSG_DONTWAIT:
-                    self._failed(error)
-            except OSError as error:
-                self._failed(error)
+            if self._readable:
+                try:
+                    data: bytes = self._recv(size, MSG_DONTWAIT)
+                except BlockingIOError:
+                    self._readable = False
+                else:
+                    if len(data) < size:
+                        self._readable = self._sticky
+                    self._loop.spend()
+                    return data
             else:
-                if not flags & MSG_PEEK:
-                    self.bytes_received += len(data)
-                return data if data or not size else self._end_of_stream()
-
-    def _transmit(self, send: Any, data: Any, flags: int) -> int:
-        """One send that moved at least one byte."""
-        self._check(True)
-        while True:
-            try:
-                count: int = send(data, flags | MSG_DONTWAIT)
-            except BlockingIOError as error:
-                if self._timeout == 0 or flags & MSG_DONTWAIT:
-                    self._failed(error)
-            except OSError as error:
-                self._failed(error)
-            else:
-                self._moved_at = monotonic()
-                self.bytes_sent += count
-                return count
-            self._wait(WRITE)
-
-    def _fill(self, size: int) -> bool:
-        """Add to the buffer; False at the end of the stream.  The time of a begun block is counted."""
-        if self._buffer and self._message_due is None and self._limits.message_timeout is not None:
-            self._message_due = monotonic() + self._limits.message_timeout
-        self._check(False)
-        data = self._receive(min(max(size, RECV_SIZE), BLOCK_SIZE))
-        if self._buffer:
-            self._buffer += data
-        elif data:
-            self._buffer = bytearray(data)
-        return bool(data)
-
-    def _take(self, size: int) -> bytes:
-        """The first bytes of the buffer, which a block ends with."""
-        self._message_due = None
-        taken = bytes(self._buffer[:size])
-        if size >= len(self._buffer):
-            self._buffer = b""
-        else:
-            del self._buffer[:size]  # type: ignore[union-attr]  # only b"" is not a bytearray
-        return taken
-
-    def _find(self, delimiter: bytes, limit: int, strict: bool) -> int | None:
-        """The length of the block up to the delimiter, or `limit` unless strict; None at the end of the stream."""
-        searched = 0
-        while True:
-            found = self._buffer.find(delimiter, searched)
-            end = found + len(delimiter) if found >= 0 else len(self._buffer)
-            if end > limit or (end == limit and found < 0):
-                if not strict:
-                    return limit
-                if end > limit:
-                    self._too_large(f"no {delimiter!r} within {limit} bytes")
-            if found >= 0:
-                return end
-            searched = max(0, len(self._buffer) - len(delimiter) + 1)
-            if not self._fill(RECV_SIZE):
+                self._loop.wait_readable(self)
+            if self._special:
                 return None
 
-    def _wait(self, mask: int) -> None:
-        """Return when the socket is ready, or the reader was told; raise at a timeout or a final deadline."""
-        assert self._waiter is not None
-        begun, reading = monotonic(), mask == READ
-        if self._moved != self.bytes_received + self.bytes_sent:
-            self._moved = self.bytes_received + self.bytes_sent
-            self._in_vain.clear()
-        since = begun - self._in_vain.get(mask, 0.0)
-        if reading:
-            self._waiting_since = since
-        else:
-            self._unsent = _unsent(self._sock)
-        try:
-            while True:
-                self._check(not reading)
-                if (reading and self._told) or self._sock.fileno() < 0:  # closed: the call itself will say so
-                    return
-                due, final = self._next_due(begun, since, reading)
-                left = None if due is None else max(0.0, due - monotonic())
-                is_late = self._until is not None and begun > self._until  # ready or not, nothing more is wanted
-                if not is_late and self._waiter.wait(self._sock.fileno(), mask, left):
-                    return
-                if due is not None and monotonic() >= due:
-                    self._time_is_up(final, mask, since)
-        finally:
-            if reading:
-                self._waiting_since = 0.0
+    if TYPE_CHECKING:  # what the subclass does carefully
 
-    def _next_due(self, begun: float, since: float, reading: bool) -> tuple[float | None, Cause | None]:
-        """The next moment at which this wait ends, and the cause if that is final."""
-        due, final = self._until, None
-        if self._timeout is not None and (due is None or begun + self._timeout < due):
-            due = begun + self._timeout
-        if reading:
-            if self._message_due is not None and (due is None or self._message_due <= due):
-                due, final = self._message_due, Cause.MESSAGE_DEADLINE
-            limit, cause = self._limits.idle_timeout, Cause.IDLE
-        else:
-            limit, cause = self._limits.write_timeout, Cause.WRITE_STALLED
-        if limit is not None:
-            moment = max(since, self._moved_at) + limit
-            if due is None or moment <= due:
-                due, final = moment, cause
-        return due, final
-
-    def _time_is_up(self, final: Cause | None, mask: int, since: float) -> None:
-        if final is None:
-            self._in_vain[mask] = monotonic() - since
-            raise self._own(TimeoutError("timed out"))
-        if final is Cause.WRITE_STALLED and _unsent(self._sock) < self._unsent:
-            self._unsent = _unsent(self._sock)  # the peer reads, though too slowly for `poll` to say writable
-            self._moved_at = monotonic()
-            return
-        self._expire(final)
-        self._check(mask == WRITE)
-
-    def _end_of_stream(self) -> bytes:
-        """End of stream, delivered once the subclass agrees; never after a begun block when told by drain."""
-        self._waiting_since = 0.0
-        self._stream_end()
-        return b""
-
-    def _failed(self, error: BaseException) -> NoReturn:
-        """Raise what the system said, unless it is what our own end looks like from here."""
-        self._waiting_since = 0.0
-        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
-            self._check(False)
-            if error.errno in RESET_ERRNOS:
-                self.record(Cause.RESET)
-                self._own(error)
-        raise error
-
-    def _too_large(self, text: str) -> NoReturn:
-        self.record(Cause.TOO_LARGE)
-        raise self._own(TooLarge(f"{text}: raise the limit if such messages are wanted"))
-
-    def _incomplete(self, wanted: str) -> NoReturn:
-        raise self._own(Incomplete(bytes(self._buffer), wanted))
-
-    def _own(self, error: Error) -> Error:
-        """Mark an exception as of this stream's making; more than one may be under way (a flush in `finally`)."""
-        error.raised_by = self  # type: ignore[attr-defined]  # exceptions take attributes
-        return error
-
-
-def _unsent(sock: "Socket") -> int:
-    """Bytes that wait for the peer to take them."""
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        def _recv_special(self, size: int, flags: int) -> bytes: ...
+        def _readline_special(self, size: int | None) -> bytes: ...
+        def _read_exactly_special(self, size: int) -> bytes: ...
+        def _read_until_special(self, delimiter: bytes, limit: int | None) -> bytes: ...
+        def _send_special(self, data: ReadableBuffer, flags: int) -> int: ...
+        def _sendall_special(self, data: ReadableBuffer, flags: int) -> None: ...
+        def _send_rest(self, view: memoryview, flags: int = 0) -> None: ...
+        def _end_turn(self) -> None: ...
+        def _take(self, size: int) -> bytes: ...
+        def _end_of_stream(self) -> bytes: ...
+        def _failed(self, error: BaseException) -> Any: ...

@@ -1,5 +1,6 @@
 """Resolve: which place wins, and what contradicts itself."""
 
+import resource
 import socket
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from moorage.config import Listener, ListenerSettings, ServerSettings, check_order, resolve
 from moorage.config.resolve import read
+from moorage.config.settings import MOST_FIBERS, SPARE_FILES
 from moorage.config.sources import from_flags
 from moorage.errors import SettingError
 
@@ -67,6 +69,25 @@ def test_listener_with_a_mistake_raises_where_it_is_made() -> None:
 
 def test_listener_says_what_it_was_given() -> None:
     assert repr(Listener(("127.0.0.1", 0), backlog=3)) == "Listener(bind='127.0.0.1:0', backlog=3)"
+
+
+@pytest.mark.parametrize(
+    ("hard", "connections"),
+    [
+        (resource.RLIM_INFINITY, MOST_FIBERS),
+        (1 << 20, MOST_FIBERS),
+        (MOST_FIBERS, MOST_FIBERS - SPARE_FILES),
+        (1024, 1024 - SPARE_FILES),
+        (SPARE_FILES, 1),
+    ],
+)
+def test_fibers_serve_as_many_as_there_may_be_files(
+    monkeypatch: pytest.MonkeyPatch, hard: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
+    assert resolve(None, {"runner": "fibers"})[0].max_connections == connections
+    assert resolve(None, {"runner": "fibers", "max_connections": 77})[0].max_connections == 77
+    assert resolve(None, {"runner": "threads"})[0].max_connections == 1024
 
 
 def test_unknown_argument_is_named_with_the_nearest() -> None:

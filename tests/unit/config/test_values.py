@@ -72,7 +72,7 @@ def test_keepalive_is_converted_from_text_list_and_tuple() -> None:
         ("line_limit", 0),
         ("wait_for_data", 1),
         ("wait_for_data", "maybe"),
-        ("runner", "fibers"),
+        ("runner", "fibre"),
         ("runner", 3),
         ("log_file", ""),
         ("log_file", "a\0b"),

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from moorage import twins
 from moorage.config import ServerSettings
 from moorage.events import (
     CAUSES,
@@ -22,6 +23,7 @@ from moorage.events import (
     Event,
     Events,
     HandlerFailed,
+    HandlerHeldHub,
     HandlersCut,
     Phase,
     PoolSaturated,
@@ -29,6 +31,7 @@ from moorage.events import (
     ServerStarted,
     ServerStopped,
     ServerSuspended,
+    SiblingsLeft,
     SubscriberRemoved,
 )
 from moorage.observe.limiter import BURST, WINDOW, Limiter
@@ -81,7 +84,7 @@ END = (
 SAMPLES: dict[Event, tuple[str, str]] = {
     ServerStarted((("127.0.0.1", 1), ("::1", 2, 0, 0), "/run/x"), "threads"): (
         "INFO",
-        "listening on 127.0.0.1:1, [::1]:2, unix:/run/x with runner threads",
+        f"listening on 127.0.0.1:1, [::1]:2, unix:/run/x with runner threads ({'native' if twins.NATIVE else 'pure'})",
     ),
     ServerSuspended(): ("INFO", "accepting is suspended; clients wait in the backlog"),
     ServerResumed(): ("INFO", "accepting goes on"),
@@ -109,6 +112,18 @@ SAMPLES: dict[Event, tuple[str, str]] = {
         "ERROR",
         "1 handler did not return after their connections were ended:\na stack",
     ),
+    SiblingsLeft(1, PEER, ("a stack", "another")): (
+        "ERROR",
+        "connection 1 from 192.0.2.1:4000 ended, and 2 siblings of its handler did not return:\na stack\nanother",
+    ),
+    HandlerHeldHub("/srv/app.py", 12, "Echo.handle", 0.25, True, "use moorage.sleep"): (
+        "WARNING",
+        "Echo.handle (/srv/app.py:12) held the hub for 0.250 s, and no other connection was served: use moorage.sleep",
+    ),
+    HandlerHeldHub("/srv/app.py", 12, "Echo.handle", 1.0, False, "use it"): (
+        "WARNING",
+        "Echo.handle (/srv/app.py:12) held the hub for 1.000 s so far, and no other connection was served: use it",
+    ),
     SubscriberRemoved("me", ValueError("x")): ("ERROR", "me raised and gets no more events"),
 }
 
@@ -116,6 +131,14 @@ SAMPLES: dict[Event, tuple[str, str]] = {
 @pytest.mark.parametrize(("event", "line"), SAMPLES.items(), ids=lambda value: type(value).__name__)
 def test_event_becomes_its_line(event: Event, line: tuple[str, str]) -> None:
     assert Log().of(event) == [line]
+
+
+@pytest.mark.parametrize(("is_native", "word"), [(True, "native"), (False, "pure")])
+def test_start_says_which_twins_are_in_use(is_native: bool, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "NATIVE", is_native)
+    assert Log().of(ServerStarted((("::1", 2, 0, 0),), "forks")) == [
+        ("INFO", f"listening on [::1]:2 with runner forks ({word})")
+    ]
 
 
 def test_pool_that_is_full_is_a_warning_with_advice() -> None:

@@ -6,7 +6,8 @@ import resource
 import pytest
 
 from moorage.config import ServerSettings
-from moorage.processes.descriptors import SPARE, raise_descriptor_limit
+from moorage.config.settings import SPARE_FILES
+from moorage.processes.descriptors import raise_descriptor_limit
 
 
 class Limits:
@@ -32,7 +33,7 @@ def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> Limits:
 def test_soft_limit_is_raised_to_what_the_settings_need(monkeypatch: pytest.MonkeyPatch) -> None:
     process = limits(monkeypatch, 1024, 4096)
     raise_descriptor_limit(ServerSettings(max_connections=1024))
-    assert process.now == (1024 + SPARE, 4096)
+    assert process.now == (1024 + SPARE_FILES, 4096)
 
 
 def test_limit_that_is_enough_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ def test_limit_that_is_enough_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_forks_need_more_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     process = limits(monkeypatch, 1024, resource.RLIM_INFINITY)
     raise_descriptor_limit(ServerSettings(max_connections=1024, runner="forks"))
-    assert process.now == (2048 + SPARE, resource.RLIM_INFINITY)
+    assert process.now == (2048 + SPARE_FILES, resource.RLIM_INFINITY)
 
 
 def test_hard_limit_that_is_too_low_is_one_warning_with_the_way_out(

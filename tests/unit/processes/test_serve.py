@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moorage import twins
 from moorage.errors import BindError, OperatorError, SettingError
 from moorage.events import ServerStarted
 from moorage.processes import serve as serving
@@ -132,7 +133,7 @@ def test_start_of_a_service_says_how_to_try_it(
     monkeypatch.setattr(serving, "which", lambda name: f"/bin/{name}")
     serve(echo, "127.0.0.1:0")
     assert [record.getMessage() for record in caplog.records] == [
-        "listening on 127.0.0.1:4000 with runner threads",
+        f"listening on 127.0.0.1:4000 with runner threads ({'native' if twins.NATIVE else 'pure'})",
         f"settings read from {tmp_path / 'moorage.toml'}",
         "echo is ready; try: nc 127.0.0.1 4000",
     ]

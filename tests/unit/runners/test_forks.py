@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from moorage.config.settings import ServerSettings
-from moorage.connection import Connection, State
+from moorage.connection import Connection
 from moorage.deadline import Deadline, monotonic
 from moorage.errors import InternalError
 from moorage.events import Cause, ConnectionClosed, Event, Events, HandlerFailed, Phase
@@ -23,6 +23,7 @@ from moorage.runners.children import Child, Children
 from moorage.runners.forked import stop_message
 from moorage.runners.forks import ForksRunner, warn_of_threads
 from moorage.runners.record import ClosingRecord, Failure
+from moorage.state import State
 from moorage.watch import Watch
 from support.fake_os import FakeSystem
 
@@ -53,7 +54,8 @@ class House:
         self.system = system
         self.said_by_children: list[socket.socket] = []
         self.stops: list[tuple[float | None, Cause]] = []
-        self.runner = ForksRunner(lambda _: None, self.settings, self.watch, self.events)
+        serve: Any = lambda _: None  # noqa: E731  # nobody is served here
+        self.runner = ForksRunner(serve, self.settings, self.watch, self.events)
         self.runner.on_stop = lambda *stop: self.stops.append(stop)
         monkeypatch.setattr(forks, "warn_of_threads", lambda: None)
         monkeypatch.setattr(forks, "Children", lambda limit, on_exit: Children(limit, on_exit, system))

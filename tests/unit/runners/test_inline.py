@@ -109,11 +109,10 @@ def test_handler_that_waits_is_told_by_a_drain(watch: Watch, guests: list[Guest]
 
 def test_wait_parks_the_socket_only_while_it_lasts(watch: Watch, guests: list[Guest]) -> None:
     waiter = TurningWaiter(watch)
-    fd = guests[0].fd
-    assert not waiter.wait(fd, READ, 0)
+    assert not waiter.wait(guests[0].sock, READ, 0)
     assert watch._parked == {}
     guests[0].peer.send(b"x")
-    assert waiter.wait(fd, READ, 20)
+    assert waiter.wait(guests[0].sock, READ, 20)
     assert watch._parked == {}
 
     def fail() -> None:
@@ -121,14 +120,14 @@ def test_wait_parks_the_socket_only_while_it_lasts(watch: Watch, guests: list[Gu
 
     watch.call_soon(fail)
     with pytest.raises(ZeroDivisionError):
-        waiter.wait(fd, READ, 20)
+        waiter.wait(guests[0].sock, READ, 20)
     assert watch._parked == {}
 
 
 def test_wake_ends_the_turn(watch: Watch, guests: list[Guest]) -> None:
     waiter = TurningWaiter(watch)
-    waiter.wake()
-    assert not waiter.wait(guests[0].fd, READ, 20)
+    waiter.wake(guests[0].sock)
+    assert not waiter.wait(guests[0].sock, READ, 20)
 
 
 def test_wait_that_a_hook_makes_within_the_wait_of_the_handler_costs_neither(watch: Watch, guests: list[Guest]) -> None:
@@ -138,8 +137,8 @@ def test_wait_that_a_hook_makes_within_the_wait_of_the_handler_costs_neither(wat
     waiter = TurningWaiter(watch)
 
     def hook() -> None:
-        answers.append(waiter.wait(guests[0].fd, WRITE, 20))
-        answers.append(waiter.wait(guests[0].fd, READ, 0))
+        answers.append(waiter.wait(guests[0].sock, WRITE, 20))
+        answers.append(waiter.wait(guests[0].sock, READ, 0))
         guests[0].peer.sendall(b"x")
 
     def serve(connection: Connection) -> None:
@@ -211,7 +210,7 @@ def test_timers_fire_and_calls_are_made_while_the_handler_waits(watch: Watch, gu
 
 def test_wake_from_another_thread_ends_a_wait_without_a_timeout(watch: Watch, guests: list[Guest]) -> None:
     waiter = TurningWaiter(watch)
-    with in_thread(lambda: waiter.wait(guests[0].fd, READ, None)) as waiting:
+    with in_thread(lambda: waiter.wait(guests[0].sock, READ, None)) as waiting:
         waiting.wait_asleep()
-        waiter.wake()
+        waiter.wake(guests[0].sock)
         assert waiting.result() is False

@@ -32,7 +32,8 @@ class Floor:
         self.waiters: list[Any] = []
         self.may_leave = threading.Event()
         watch: Any = self.watch
-        self.runner = ThreadsRunner(self.serve, ServerSettings(**settings), watch, self.events)
+        serve: Any = self.serve
+        self.runner = ThreadsRunner(serve, ServerSettings(**settings), watch, self.events)
         self.runner.start()
         self.guests: list[Guest] = []
 

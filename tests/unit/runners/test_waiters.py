@@ -24,8 +24,8 @@ Kind = type[PlainWaiter] | type[WakeableWaiter]
 def test_wait_ends_when_the_socket_is_ready(kind: Kind, family: str) -> None:
     waiter = kind()
     with pair(family) as (ours, theirs):
-        assert waiter.wait(ours.fileno(), WRITE, 20) is True
-        with in_thread(lambda: waiter.wait(ours.fileno(), READ, None)) as waiting:
+        assert waiter.wait(ours, WRITE, 20) is True
+        with in_thread(lambda: waiter.wait(ours, READ, None)) as waiting:
             waiting.wait_asleep()
             theirs.send(b"x")
             assert waiting.result() is True
@@ -38,7 +38,7 @@ def test_wait_ends_when_the_time_is_over_and_not_before(kind: Kind, family: str)
     with pair(family) as (ours, _):
         for timeout in (0, 0.0001, 0.01):
             begun = monotonic()
-            assert waiter.wait(ours.fileno(), READ, timeout) is False
+            assert waiter.wait(ours, READ, timeout) is False
             assert monotonic() - begun >= timeout
 
 
@@ -46,7 +46,7 @@ def test_wait_ends_when_the_time_is_over_and_not_before(kind: Kind, family: str)
 @everywhere
 def test_wait_ends_when_the_peer_hangs_up(kind: Kind, family: str) -> None:
     waiter = kind()
-    with pair(family) as (ours, theirs), in_thread(lambda: waiter.wait(ours.fileno(), READ, None)) as waiting:
+    with pair(family) as (ours, theirs), in_thread(lambda: waiter.wait(ours, READ, None)) as waiting:
         waiting.wait_asleep()
         theirs.close()
         assert waiting.result() is True
@@ -58,10 +58,10 @@ def test_wait_for_nothing_ends_when_both_sides_are_shut(kind: Kind, family: str)
     """A hang-up is told whether it was asked for or not."""
     waiter = kind()
     with pair(family) as (ours, theirs):
-        assert waiter.wait(ours.fileno(), 0, 0) is False
+        assert waiter.wait(ours, 0, 0) is False
         theirs.close()
         ours.shutdown(1)
-        assert waiter.wait(ours.fileno(), 0, 20) is True
+        assert waiter.wait(ours, 0, 20) is True
 
 
 def test_plain_waiter_allows_plain_calls_and_the_other_does_not() -> None:
@@ -74,7 +74,7 @@ def test_plain_waiter_has_nothing_to_wake() -> None:
 
 
 def test_plain_waiter_is_woken_by_who_shuts_the_socket() -> None:
-    with pair() as (ours, _), in_thread(lambda: PlainWaiter().wait(ours.fileno(), READ, None)) as waiting:
+    with pair() as (ours, _), in_thread(lambda: PlainWaiter().wait(ours, READ, None)) as waiting:
         waiting.wait_asleep()
         ours.shutdown(0)
         assert waiting.result() is True
@@ -82,7 +82,7 @@ def test_plain_waiter_is_woken_by_who_shuts_the_socket() -> None:
 
 def test_wake_ends_the_wait_from_another_thread() -> None:
     waiter = WakeableWaiter()
-    with pair("unix") as (ours, _), in_thread(lambda: waiter.wait(ours.fileno(), READ, None)) as waiting:
+    with pair("unix") as (ours, _), in_thread(lambda: waiter.wait(ours, READ, None)) as waiting:
         waiting.wait_asleep()
         waiter.wake()
         assert waiting.result() is False
@@ -94,7 +94,7 @@ def test_wake_ends_the_wait_from_a_signal_handler() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
         with pair("unix") as (ours, _):
-            assert waiter.wait(ours.fileno(), READ, 20) is False
+            assert waiter.wait(ours, READ, 20) is False
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -104,9 +104,9 @@ def test_wake_before_the_wait_ends_it_and_counts_once() -> None:
     with pair("unix") as (ours, _):
         waiter.wake()
         waiter.wake()
-        assert waiter.wait(ours.fileno(), READ, 20) is False
+        assert waiter.wait(ours, READ, 20) is False
         begun = monotonic()
-        assert waiter.wait(ours.fileno(), READ, 0.02) is False
+        assert waiter.wait(ours, READ, 0.02) is False
         assert monotonic() - begun >= 0.02, "the bell rings on"
 
 
@@ -115,13 +115,13 @@ def test_ready_socket_is_seen_together_with_the_bell() -> None:
     with pair("unix") as (ours, theirs):
         theirs.send(b"x")
         waiter.wake()
-        assert waiter.wait(ours.fileno(), READ, 20) is True
+        assert waiter.wait(ours, READ, 20) is True
 
 
 def test_longest_timeout_fits_into_poll() -> None:
     with pair() as (ours, theirs):
         theirs.send(b"x")
-        assert PlainWaiter().wait(ours.fileno(), READ, 1e9)
+        assert PlainWaiter().wait(ours, READ, 1e9)
 
 
 def test_closed_waiter_leaves_no_descriptor() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage.errors import TooLarge
-from moorage.transport.files import Reader, Writer
+from moorage.transport.files import Reader
 from support.sockets import read_all, shrink
 from support.streams import Ends, ends
 from support.waiting import in_thread
@@ -16,8 +16,11 @@ from support.waiting import in_thread
 SHORT = 0.01
 
 
+pytestmark = pytest.mark.usefixtures("stream_twin")
+
+
 @pytest.fixture(params=["tcp", "unix"])
-def both(request: pytest.FixtureRequest) -> Iterator[Ends]:
+def both(stream_twin: str, request: pytest.FixtureRequest) -> Iterator[Ends]:
     with ends(request.param, message_limit=1000, line_limit=100) as both:
         yield both
 
@@ -207,7 +210,7 @@ def test_writelines_sends_them_all(both: Ends) -> None:
 
 
 def test_closed_writer_refuses_and_the_connection_stays(both: Ends) -> None:
-    writer = Writer(both.stream)
+    writer = both.stream.wfile
     writer.close()
     with pytest.raises(ValueError, match="closed"):
         writer.write(b"x")

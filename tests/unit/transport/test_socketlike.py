@@ -6,7 +6,6 @@ import os
 import selectors
 import socket
 import tempfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,19 +14,7 @@ from support.sockets import read_all
 from support.streams import Ends, PollingWaiter, ScriptedWaiter, ends
 from support.waiting import in_thread
 
-
-@pytest.fixture(params=["tcp", "unix"])
-def both(request: pytest.FixtureRequest) -> Iterator[Ends]:
-    with ends(request.param) as both:
-        yield both
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    monkeypatch.setattr("moorage.transport.stream.monotonic", clock)
-    monkeypatch.setattr("moorage.transport.socketlike.monotonic", clock)
-    return clock
+pytestmark = pytest.mark.usefixtures("stream_twin")
 
 
 # Timeouts

@@ -33,19 +33,19 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_waiter_says_when_the_socket_is_ready(waiter: Waiter, sockets: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = sockets
-    assert waiter.wait(ours.fileno(), WRITE, 20)
+    assert waiter.wait(ours, WRITE, 20)
     theirs.send(b"x")
-    assert waiter.wait(ours.fileno(), READ, 20)
-    assert waiter.wait(ours.fileno(), READ, None)
+    assert waiter.wait(ours, READ, 20)
+    assert waiter.wait(ours, READ, None)
 
 
 def test_waiter_says_when_the_time_is_over(waiter: Waiter, sockets: tuple[socket.socket, socket.socket]) -> None:
     ours, _ = sockets
-    assert not waiter.wait(ours.fileno(), READ, 0)
-    assert not waiter.wait(ours.fileno(), READ, 0.001)
+    assert not waiter.wait(ours, READ, 0)
+    assert not waiter.wait(ours, READ, 0.001)
 
 
 def test_waiter_sees_the_peer_leave(waiter: Waiter, sockets: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = sockets
     theirs.close()
-    assert waiter.wait(ours.fileno(), READ, 20)
+    assert waiter.wait(ours, READ, 20)

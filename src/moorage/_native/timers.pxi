@@ -1,0 +1,101 @@
+# Timers: the native twin of `moorage/timers.py`.
+#
+# Owns      the timers of one loop, in slots of 1/32 of a second.
+# Promises  what the pure twin does; and `next_due` and `run_due_at` for a loop in C that knows the time already.
+# Refuses   to be set from two threads; `cancel` alone may come from any.
+# Why       a loop asks for the next timer before each wait: in C that costs no call into Python.
+
+cimport cython
+from cpython.long cimport PyLong_FromDouble
+
+from heapq import heappop, heappush
+from time import monotonic
+
+cdef enum:
+    SLOTS_PER_SECOND = 32
+
+#: what `next_due` answers when there is no timer: later than every clock
+cdef double NEVER = 1e300
+
+
+@cython.final
+cdef class Timer:
+    """One call at one moment."""
+
+    cdef readonly object call
+    cdef set _slot
+
+    def cancel(self):
+        """Make the call never happen; after it happened this does nothing."""
+        self._slot.discard(self)
+
+
+@cython.final
+cdef class Wheel:
+    """The timers of one loop."""
+
+    cdef object _clock
+    cdef bint _has_system_clock
+    cdef dict _slots
+    cdef list _keys  # a heap of the keys of `_slots`
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._has_system_clock = clock is monotonic
+        self._slots = {}
+        self._keys = []
+
+    cpdef Timer call_at(self, double when, call):
+        """Call at `when`, in seconds of the clock."""
+        key = PyLong_FromDouble(when * SLOTS_PER_SECOND) + 1  # raises for nan and inf, as the pure twin does
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = set()
+            heappush(self._keys, key)
+        cdef Timer timer = Timer.__new__(Timer)
+        timer.call = call
+        timer._slot = <set> slot
+        timer._slot.add(timer)
+        return timer
+
+    def delay(self):
+        """Seconds until the next timer is due, 0.0 when one is, None when there is none."""
+        cdef double left = self.left()
+        return None if left == NEVER else max(left, 0.0)
+
+    cdef double left(self) except? -1.0:
+        """Seconds until the next timer is due, zero or less when one is, NEVER when there is none."""
+        cdef double due = self.next_due()
+        if due == NEVER:
+            return NEVER
+        return due - (now() if self._has_system_clock else <double> self._clock())
+
+    def run_due(self):
+        """Make the calls that are due."""
+        if self._keys:
+            self.run_due_at(self._clock())
+
+    cdef double next_due(self) except? -1.0:
+        """The moment of the first slot with a timer in it, or NEVER."""
+        while self._keys:
+            key = self._keys[0]
+            if <set> self._slots[key]:
+                return <double> key / SLOTS_PER_SECOND
+            self._drop_first()  # all its timers were cancelled
+        return NEVER
+
+    cdef int run_due_at(self, double now) except -1:
+        """Make the calls that are due at this moment of the clock."""
+        cdef set slot
+        cdef Timer timer
+        now *= SLOTS_PER_SECOND
+        while self._keys and <double> self._keys[0] <= now:
+            slot = self._drop_first()
+            for timer in list(slot):
+                if timer in slot:  # not cancelled by an earlier call of this slot
+                    slot.discard(timer)
+                    timer.call()
+        return 0
+
+    cdef set _drop_first(self):
+        return self._slots.pop(heappop(self._keys))

@@ -1,0 +1,1 @@
+"""The loop under the fibers; knows nothing of servers."""

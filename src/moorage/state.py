@@ -1,0 +1,45 @@
+"""State: where a connection is in its life, and what may follow.
+
+Owns      the states, the table of moves, the phase that each state means, and which ends leave nothing to save.
+Promises  data only: who moves is the connection; see lifecycle.
+"""
+
+import enum
+
+from .events import Cause, Phase
+
+__all__ = [
+    "ACCEPTED", "CLOSED", "DETACHED", "HANDLER", "LINGERING", "NEXT", "NOBODY_LISTENS", "PHASES", "QUEUED", "State",
+    "WAITING",
+]  # fmt: skip
+
+
+class State(enum.StrEnum):  # of which, unlike Enum, the hash is made in C
+    """Where a connection is; `NEXT` says what may follow."""
+
+    ACCEPTED = "accepted"  # has its ticket, nothing else has happened
+    WAITING = "waiting"  # parked in the Watch until its first byte
+    QUEUED = "queued"  # ready, and given to the runner
+    HANDLER = "handler"  # the handler's thread or fiber holds it
+    LINGERING = "lingering"  # the Watch discards unread input
+    DETACHED = "detached"  # the handler took the socket away
+    CLOSED = "closed"
+
+
+#: as names of this module: on CPython 3.11 an attribute of an enum costs as much as a call
+ACCEPTED, WAITING, QUEUED, HANDLER, LINGERING, DETACHED, CLOSED = State
+
+NEXT: dict[State, frozenset[State]] = {
+    ACCEPTED: frozenset({WAITING, QUEUED, LINGERING, CLOSED}),
+    WAITING: frozenset({QUEUED, LINGERING, CLOSED}),
+    QUEUED: frozenset({HANDLER, LINGERING, CLOSED}),
+    HANDLER: frozenset({LINGERING, DETACHED, CLOSED}),
+    LINGERING: frozenset({CLOSED}),
+    DETACHED: frozenset(),
+    CLOSED: frozenset(),
+}
+
+PHASES = {ACCEPTED: Phase.ACCEPTED, WAITING: Phase.WAITING, QUEUED: Phase.WAITING}
+
+#: ends after which there is no reply to save by lingering
+NOBODY_LISTENS = frozenset({Cause.PEER_CLOSED, Cause.RESET, Cause.WRITE_STALLED})
