@@ -48,6 +48,7 @@ class Floor:
         for guest in [self._first, *self.guests]:
             guest.close()
         self.hub.close()
+        self.runner._watchdog.stop()
 
 
 @pytest.fixture
