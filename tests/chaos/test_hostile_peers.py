@@ -78,7 +78,7 @@ def settle(opened: House, count: int) -> list[Cause]:
 
 
 # not forks: a child forked while a client is being made here would keep that client's socket open
-@pytest.mark.runners("threads", "inline")
+@pytest.mark.runners("threads", "inline", "fibers")
 @pytest.mark.parametrize("settings", [{}, {"wait_for_data": True}], ids=["", "wait-for-data"])
 @pytest.mark.parametrize("handler", [echo_lines, Careful, sends_first], ids=["function", "class", "sends-first"])
 def test_health_check_is_not_worth_a_line(

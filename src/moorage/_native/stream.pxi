@@ -56,7 +56,7 @@ cdef class Stream:
     cdef public double _waiting_since, _moved_at, _due_read, _due_write
     cdef public long long _moved, _unsent
     cdef public long long bytes_received, bytes_sent
-    cdef Py_ssize_t _line_limit
+    cdef Py_ssize_t _line_limit, _message_limit
     cdef int _fd
     cdef readonly int _slot
     cdef public bint _is_shared, _special, _told, _writing, _readable, _writable, _sticky
@@ -67,6 +67,7 @@ cdef class Stream:
         self._fd = sock.fileno()
         self._limits = limits
         self._line_limit = limits.line_limit
+        self._message_limit = limits.message_limit
         self._buffer = EMPTY
         self._slot = -1
         self._special = self._readable = self._writable = True
@@ -118,7 +119,7 @@ cdef class Stream:
     def read_exactly(self, Py_ssize_t size, /):
         """Exactly `size` bytes."""
         cdef Py_ssize_t count
-        if 0 < size <= RECV_SIZE and not self._special and self._buffer is EMPTY:
+        if 0 < size <= min(RECV_SIZE, self._message_limit) and not self._special and self._buffer is EMPTY:
             data = self._receive_bytes(RECV_SIZE)
             count = PyBytes_Size(data)
             if count == size:
