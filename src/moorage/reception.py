@@ -103,8 +103,12 @@ class Reception:
         guest.open()
         if self.settings.wait_for_data:
             self._park(guest)
-        else:
-            self._hand_over(guest)
+            return
+        guest.queue()
+        try:
+            self._submit(guest)
+        except (OSError, RuntimeError) as error:
+            self._shed(guest, error)
 
     def forget(self, guest: Guest) -> None:
         """This connection is over; from any thread."""
@@ -129,11 +133,15 @@ class Reception:
         guest.queue()
         try:
             self._submit(guest)
-        except (OSError, RuntimeError) as error:  # the system has no process or thread: this client's loss
-            guest.end(Cause.SHED)
-            guest.finish()
-            if HandlerFailed in self.events.wanted:
-                self.events.emit(HandlerFailed(guest.id, guest.peer, error))
+        except (OSError, RuntimeError) as error:
+            self._shed(guest, error)
+
+    def _shed(self, guest: Guest, error: Exception) -> None:
+        """The system has no process or thread: this client's loss."""
+        guest.end(Cause.SHED)
+        guest.finish()
+        if HandlerFailed in self.events.wanted:
+            self.events.emit(HandlerFailed(guest.id, guest.peer, error))
 
     def _park(self, guest: Guest) -> None:
         fd, seconds = guest.fileno(), self.settings.first_data_timeout

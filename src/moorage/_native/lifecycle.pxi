@@ -92,17 +92,16 @@ cdef class Lifecycle(Stream):
         self._close()
 
     cdef int _close(self) except -1:
-        guard = self._guard
-        guard.acquire()
-        try:
-            self._go(closed)
-        finally:
-            guard.release()
-        self._forget(self._is_shared)
-        if isinstance(self._sock, AcceptedSocket):
-            (<AcceptedSocket> self._sock)._close()
+        sock = self._sock
+        if isinstance(sock, AcceptedSocket) and (<AcceptedSocket> sock)._plain is None:
+            self._go(closed)  # needs no guard: this socket forgets its number while the interpreter is held
+            self._forget(self._is_shared)
+            (<AcceptedSocket> sock)._close()
         else:
-            self._sock.close()
+            with self._guard:
+                self._go(closed)
+            self._forget(self._is_shared)
+            sock.close()
         self._leave_home()
         return 0
 

@@ -39,8 +39,9 @@ cdef class Loop:
     cdef int _size, _free  # of the slots; the first free one
     cdef Wheel _wheel
     cdef object _calls
-    cdef object _queue  # fibers to be resumed
-    cdef Py_ssize_t _round  # of these, those that belong to this round
+    cdef list _queue  # fibers to be resumed in the next round
+    cdef list _turn  # and in this one
+    cdef Py_ssize_t _next  # of those, the first that was not
     cdef list _newborn, _ready
     cdef bint _has_polled, _is_interrupted
     cdef int _budget
@@ -57,12 +58,11 @@ cdef class Loop:
         self._free = -1
 
     def __init__(self, Wheel wheel not None, calls):
-        from collections import deque
-
         load_greenlet()
         self._wheel = wheel
         self._calls = calls
-        self._queue = deque()
+        self._queue = []
+        self._turn = []
         self._newborn = []
         self._ready = []
         self._thrown = {}
@@ -302,9 +302,10 @@ cdef class Loop:
         cdef double due
         cdef bint is_wanted
         while True:
-            while self._round > 0:
-                self._round -= 1
-                fiber = self._queue.popleft()
+            while self._next < len(self._turn):
+                fiber = self._turn[self._next]
+                self._turn[self._next] = None
+                self._next += 1
                 target = <PyObject *> fiber
                 if greenlet_is_active(target):
                     Py_INCREF(target)
@@ -325,8 +326,11 @@ cdef class Loop:
             if is_wanted and self._has_polled:
                 break
             self._has_polled = True
-            self._poll(0 if is_wanted or PyObject_Size(self._queue) > 0 else due)
-            self._round = PyObject_Size(self._queue)
+            self._poll(0 if is_wanted or len(self._queue) > 0 else due)
+            if self._queue:
+                self._turn.clear()
+                self._turn, self._queue = self._queue, self._turn
+                self._next = 0
         target = <PyObject *> self.main
         Py_INCREF(target)
         return target

@@ -46,6 +46,18 @@ cdef char scratch[SCRATCH]
 cdef bytes EMPTY = b""  # the one: all empty bytes are the same object
 
 
+cdef object last_limits = None  # those of the last stream, which are mostly those of the next
+cdef Py_ssize_t last_line_limit, last_message_limit
+
+
+cdef int remember_limits(limits) except -1:
+    global last_limits, last_line_limit, last_message_limit
+    last_line_limit = limits.line_limit
+    last_message_limit = limits.message_limit
+    last_limits = limits
+    return 0
+
+
 cdef class Stream:
     """Receives and sends on one socket, which it borrows: it never closes it."""
 
@@ -66,8 +78,10 @@ cdef class Stream:
         self._sock = sock
         self._fd = sock.fileno()
         self._limits = limits
-        self._line_limit = limits.line_limit
-        self._message_limit = limits.message_limit
+        if limits is not last_limits:
+            remember_limits(limits)
+        self._line_limit = last_line_limit
+        self._message_limit = last_message_limit
         self._buffer = EMPTY
         self._slot = -1
         self._special = self._readable = self._writable = True

@@ -120,7 +120,17 @@ class Fibers(Loop):
         me: Fiber = self._current()
         try:
             while True:
-                self._call(me)
+                try:
+                    if me.call is None or me in self._thrown:
+                        pass
+                    elif me.argument is None:
+                        me.call()
+                    else:  # no call may go through C: of its frame every waiting fiber would keep a copy
+                        me.call(me.argument)
+                except BaseException as error:
+                    if error is not self._stopped.get(me):
+                        self.error = error
+                self._put_away(me)
                 if len(self._idle) >= KEPT:
                     return
                 self._idle.append(me)
@@ -129,19 +139,8 @@ class Fibers(Loop):
         finally:
             self.fibers -= 1
 
-    def _call(self, me: "Fiber") -> None:
-        """No call in here may go through C: of its frame every waiting fiber would keep a copy."""
-        call = me.call
-        try:
-            if call is None or me in self._thrown:
-                pass
-            elif me.argument is None:
-                call()
-            else:
-                call(me.argument)
-        except BaseException as error:
-            if error is not self._stopped.get(me):
-                self.error = error
+    def _put_away(self, me: "Fiber") -> None:
+        """The call of this fiber is over."""
         self._busy.discard(me)
         me.call = me.argument = me.stored = None
         if self._stopped:
