@@ -364,7 +364,7 @@ cdef class Loop:
         """Whom this event makes ready: a borrowed reference, or NULL for nobody."""
         cdef uint64_t data = event.data.u64
         cdef uint32_t mask = event.events
-        cdef int index = <int> (data & 0xffffffff)
+        cdef int index = <int> <uint32_t> data  # a wider mask would be a Python integer
         cdef Stream stream
         if data & OF_MAIN:
             self._ready.append(index)
