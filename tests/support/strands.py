@@ -218,3 +218,17 @@ def strands_of(kind: str) -> Iterator[Strands]:
 def until_waiting(lock: Any, count: int = 1) -> None:
     """Return when so many wait for this lock, event or condition."""
     eventually(lambda: len(lock._waiters) >= count)
+
+
+@pytest.fixture(params=KINDS)
+def strands(request: pytest.FixtureRequest) -> Iterator[Strands]:
+    """Strands of each kind."""
+    with strands_of(request.param) as strands:
+        yield strands
+
+
+@pytest.fixture(params=FIBERS)
+def hub(request: pytest.FixtureRequest) -> Iterator[FiberStrands]:
+    """Fibers of each twin."""
+    with fibers(request.param) as strands:
+        yield strands

@@ -3,30 +3,17 @@
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from moorage.locals import local
-from support.strands import FIBERS, KINDS, FiberStrands, Strands, fibers, pause, run_all, strands_of
+from support.strands import FiberStrands, Strands, pause, run_all
 from support.waiting import eventually
 
 
 class Thing:
     """Dies where the test can see it."""
-
-
-@pytest.fixture(params=KINDS)
-def strands(request: pytest.FixtureRequest) -> Iterator[Strands]:
-    with strands_of(request.param) as strands:
-        yield strands
-
-
-@pytest.fixture(params=FIBERS)
-def hub(request: pytest.FixtureRequest) -> Iterator[FiberStrands]:
-    with fibers(request.param) as strands:
-        yield strands
 
 
 def test_local_is_seen_by_its_strand_alone(strands: Strands) -> None:

@@ -75,18 +75,6 @@ class Counter:
                 self.value = before + 1
 
 
-@pytest.fixture(params=KINDS)
-def strands(request: pytest.FixtureRequest) -> Iterator[Strands]:
-    with strands_of(request.param) as strands:
-        yield strands
-
-
-@pytest.fixture(params=FIBERS)
-def hub(request: pytest.FixtureRequest) -> Iterator[FiberStrands]:
-    with fibers(request.param) as strands:
-        yield strands
-
-
 @pytest.fixture(params=[KINDS, *([kind, kind] for kind in FIBERS)], ids="+".join)
 def crowd(request: pytest.FixtureRequest) -> Iterator[list[Strands]]:
     """Several kinds of strands at once, or two loops."""

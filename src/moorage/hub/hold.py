@@ -1,6 +1,6 @@
 """Hold: a fiber that keeps the hub to itself, the place in the program where it does, and what to do instead.
 
-Owns      what is told of a hold; which frame of a stack tells the user most; the advice for each way to block.
+Owns      which frame of a stack tells the user most, and the advice for each way to block.
 Promises  reading a stack runs no code of the program: names are looked up in dictionaries and slots, no property
           and no `__getattr__` is called; a name that cannot be found so is left alone.
 Refuses   to guess: what is not seen to be a lock or a sleep gets the general advice.
@@ -53,18 +53,6 @@ _WAIT_TYPES: dict[type, tuple[str, str]] = {
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _WITH = re.compile(r"with\s+([^:]*)")
 _ANYTHING_SLOW = "give what takes so long to moorage.run_blocking"
-
-
-@dataclass(frozen=True)
-class Hold:
-    """What the watchdog tells; `seconds` so far while it is not over."""
-
-    file: str
-    line: int
-    function: str
-    seconds: float
-    is_over: bool
-    advice: str
 
 
 @dataclass(frozen=True)

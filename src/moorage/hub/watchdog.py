@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..deadline import Clock, monotonic
-from .hold import Hold, advice, blamed
+from ..events import HandlerHeldHub
+from .hold import advice, blamed
 
 LIMIT = 0.1  # asyncio's slow_callback_duration, too
 SO_FAR = 1.0  # a hold this long is told of before it ends: it may never
@@ -73,7 +74,7 @@ class Watchdog:
     """`start()` begins to watch, `stop()` ends it; both may be called twice."""
 
     def __init__(
-        self, loop: Loop, report: Callable[[Hold], None], limit: float = LIMIT, clock: Clock = monotonic
+        self, loop: Loop, report: Callable[[HandlerHeldHub], None], limit: float = LIMIT, clock: Clock = monotonic
     ) -> None:
         self._loop = loop
         self._report = report
@@ -167,7 +168,7 @@ class Watchdog:
         self._told[file, line] = None
         if len(self._told) > PLACES:
             del self._told[next(iter(self._told))]
-        self._report(Hold(file, line, function, self._seconds, is_over, what))
+        self._report(HandlerHeldHub(file, line, function, self._seconds, is_over, what))
 
     def _find_place(self) -> tuple[str, int, str, str] | None:
         """File, line, function and advice of a new place; None where it is known, or over before it was found."""

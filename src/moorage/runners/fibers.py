@@ -9,7 +9,6 @@ Refuses   to make blocking calls of others non-blocking: `moorage.run_blocking` 
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from greenlet import getcurrent
@@ -19,7 +18,6 @@ from ..deadline import monotonic
 from ..errors import HandlerStopped
 from ..events import Cause, HandlerHeldHub
 from ..hub.fibers import Fibers
-from ..hub.hold import Hold
 from ..hub.hub import Hub
 from ..hub.watchdog import Watchdog
 from .base import Runner, Serve
@@ -75,10 +73,10 @@ class FibersRunner(Runner):
         """The fibers at work, and the connection that each of them holds."""
         return [(fiber, fiber.argument if fiber.call == self._run else None) for fiber in self._loop.busy_fibers()]
 
-    def _report(self, hold: Hold) -> None:
+    def _report(self, hold: HandlerHeldHub) -> None:
         """In the watchdog's thread."""
         if HandlerHeldHub in self._events.wanted:
-            self._events.emit(HandlerHeldHub(**asdict(hold)))
+            self._events.emit(hold)
 
     def _wait(self, timeout: float | None) -> None:
         end = None if timeout is None else monotonic() + timeout

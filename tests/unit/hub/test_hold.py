@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import moorage
-from moorage.hub.hold import Hold, advice, blamed
+from moorage.hub.hold import advice, blamed
 from support.waiting import eventually, in_thread
 
 OURS = os.path.dirname(moorage.__file__)
@@ -124,7 +124,10 @@ def test_blocked_call_is_named_with_what_to_use_instead(statement: str, expected
 
 
 def probe(told: list[str]) -> type:
-    """A number that looks at who wants it: a call into C is under way then, and its result is not there yet."""
+    """A number that looks at who wants it: a call into C is under way then, and its result is not there yet.
+
+    It is zero: the programs below say `time.sleep`, which is their subject, and none of them sleeps.
+    """
 
     class Probe:
         def __index__(self) -> int:
@@ -262,7 +265,3 @@ def probe_two_up(told: list[str]) -> type:
             return 0
 
     return Probe
-
-
-def test_hold_is_a_plain_value() -> None:
-    assert Hold("a", 1, "f", 0.2, True, "b") == Hold("a", 1, "f", 0.2, True, "b")

@@ -4,7 +4,6 @@ import gc
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from moorage.deadline import monotonic
 from moorage.hub import parking
-from support.strands import FIBERS, KINDS, FiberStrands, Strands, fibers, pause, run_all, strands_of, threads
+from support.strands import FIBERS, KINDS, FiberStrands, Strands, pause, run_all, strands_of, threads
 from support.waiting import eventually, in_thread, is_asleep
 
 SHORT = 0.05
@@ -24,18 +23,6 @@ class Stop(BaseException):
 
 class Thing:
     """Dies where the test can see it."""
-
-
-@pytest.fixture(params=KINDS)
-def strands(request: pytest.FixtureRequest) -> Iterator[Strands]:
-    with strands_of(request.param) as strands:
-        yield strands
-
-
-@pytest.fixture(params=FIBERS)
-def hub(request: pytest.FixtureRequest) -> Iterator[FiberStrands]:
-    with fibers(request.param) as strands:
-        yield strands
 
 
 # --- who the caller is ---

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from moorage.events import HandlerHeldHub
 from moorage.hub import watchdog as module
-from moorage.hub.hold import Hold
 from moorage.hub.watchdog import SO_FAR, Bell, Watchdog
 from support.clock import FakeClock
 from support.sockets import PATIENCE
@@ -83,7 +83,7 @@ class Kennel:
     """A watchdog, its loop, and what it told."""
 
     def __init__(self) -> None:
-        self.loop, self.clock, self.holds = FakeLoop(), CountingClock(), SimpleQueue[Hold]()
+        self.loop, self.clock, self.holds = FakeLoop(), CountingClock(), SimpleQueue[HandlerHeldHub]()
         self.dog = Watchdog(self.loop, self.holds.put, LIMIT, self.clock)
 
     def wait_for_looks(self) -> None:
@@ -118,7 +118,7 @@ class Kennel:
             self.pass_time(seconds)
         self.wait_until_idle()
 
-    def told(self) -> Hold:
+    def told(self) -> HandlerHeldHub:
         """The next report, which has to come."""
         return self.holds.get(timeout=PATIENCE)
 
@@ -307,7 +307,7 @@ def test_stop_by_the_report_itself_does_not_wait_for_itself() -> None:
     kennel = Kennel()
     stopped = threading.Event()
 
-    def stop(_hold: Hold) -> None:
+    def stop(_hold: HandlerHeldHub) -> None:
         kennel.dog.stop()
         stopped.set()
 
