@@ -32,7 +32,7 @@ INTERRUPTED = 130
 #: how a value is named in the help of a flag
 METAVARS = {
     "count": "NUMBER", "octal": "MODE", "payload": "TEXT", "size": "SIZE", "text": "TEXT", "time": "TIME",
-    "triple": "IDLE/INTERVAL/PROBES",
+    "triple": "IDLE/INTERVAL/PROBES", "workers": "NUMBER|auto",
 }  # fmt: skip
 
 TARGET_HELP = "TARGET is module:attr, path/to/file.py:attr, or a built-in service such as echo."

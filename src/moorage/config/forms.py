@@ -5,6 +5,7 @@ Promises  text that is not of the form raises `ValueError`, whatever the text.
 Refuses   to guess: no "5 minutes", no "64k" (1000 or 1024?), no sums such as "1m30s".
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 
@@ -52,6 +53,11 @@ def read_count(text: str) -> int:
     if not _WHOLE.fullmatch(text.strip()):
         raise ValueError(text)
     return int(text)
+
+
+def read_workers(text: str) -> int:
+    """A whole number; `auto` is one for each CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if text.strip().lower() == "auto" else read_count(text)
 
 
 def read_octal(text: str) -> int:
@@ -102,5 +108,5 @@ def _quantity(text: str, units: Mapping[str, float]) -> tuple[str, float]:
 #: The reader for each kind of value.
 READERS: dict[str, Callable[[str], object]] = {
     "choice": str, "count": read_count, "flag": read_flag, "octal": read_octal, "payload": read_payload,
-    "size": read_size, "text": read_text, "time": read_time, "triple": read_triple,
+    "size": read_size, "text": read_text, "time": read_time, "triple": read_triple, "workers": read_workers,
 }  # fmt: skip

@@ -31,6 +31,8 @@ KEEPALIVE_MOST = (32767, 32767, 127)
 
 #: connections by default under `fibers`, where one costs a few KiB: what a host bears without a thought
 MOST_FIBERS = 10_000
+#: processes on one host; the rows of the scoreboard are twice as many, for both generations of a reload
+MOST_WORKERS = 256
 #: open files that are not connections: listeners, logs, pollers, threads that are kept, the program's own
 SPARE_FILES = 64
 
@@ -69,10 +71,18 @@ class ServerSettings:
         "who gives a handler a CPU",
         "`fibers` for many thousands of clients, `forks` for isolation, `inline` in tests",
     )
+    workers: int = setting(
+        1,
+        "worker processes; `auto` is one for each CPU this process may use",
+        "`auto` where one CPU is not enough, or where one worker's death should not be everybody's",
+        "cpus",
+        least=1,
+        most=MOST_WORKERS,
+    )
     max_connections: int = setting(
         1024,
-        "connections at once, waiting and lingering ones included; under `fibers` the default is what the hard "
-        f"limit of open files allows, at most {MOST_FIBERS:,}",
+        "connections at once, over all workers, waiting and lingering ones included; under `fibers` the default is "
+        f"what the hard limit of open files allows, at most {MOST_FIBERS:,}",
         "lower it to what the host's memory bears",
         least=1,
         most=MOST_SOCKETS,
@@ -93,6 +103,13 @@ class ServerSettings:
         "`refuse` where a client does better with an answer than with a wait",
     )
     overflow_message: bytes = setting(b"", "what a refused client is sent", "set it to your protocol's busy reply")
+    max_per_client: int | None = setting(
+        None,
+        "connections at once of one client (an IPv4 address, an IPv6 /64), over all workers; more are refused",
+        "set it where one client must not take every place; never where many share one address",
+        least=1,
+        most=MOST_SOCKETS,
+    )
     wait_for_data: bool = setting(
         False, "give a connection its thread only when its first byte is there", "on where the client speaks first"
     )
@@ -135,6 +152,62 @@ class ServerSettings:
     )
     drain_spread: float = duration(
         0.0, "spread the tellings of a drain over this time", "set it where a thousand devices would reconnect at once"
+    )
+    name: str = setting(
+        "moorage",
+        "names this server in the process list and in the path of its control socket",
+        "where several servers run on one host",
+    )
+    user: str | None = setting(
+        None,
+        "the user to become once the listeners are open",
+        "set it where the start needs root, for a port below 1024",
+    )
+    group: str | None = setting(None, "the group to become; None means that of `user`", "rarely")
+    pid_file: str | None = setting(
+        None, "where the supervisor writes its process number", "set it for a service manager that wants one"
+    )
+    boot_timeout: float | None = time_limit(
+        60.0,
+        "how long a worker, or the new program of an upgrade, may take to become ready",
+        "raise it for slow imports",
+    )
+    stuck_timeout: float | None = time_limit(
+        30.0,
+        "how long the loop of a worker may stand still before the worker is killed and replaced; not under `inline`",
+        "raise it above the longest computation of a handler under `fibers`",
+    )
+    recycle_connections: int | None = setting(
+        None,
+        "replace a worker after about so many connections, give or take a tenth",
+        "set it against a library that leaks",
+        least=1,
+        most=1 << 40,
+    )
+    recycle_age: float | None = time_limit(
+        None, "replace a worker after about this time, give or take a tenth", "set it against a library that leaks"
+    )
+    recycle_memory: int | None = setting(
+        None,
+        "replace a worker that holds more resident memory in several looks in a row",
+        "set it against a library that leaks",
+        "bytes",
+        least=MIB,
+        most=1024 * 1024 * MIB,
+    )
+    reload_on_change: bool = setting(
+        False, "reload when a Python or settings file below the working directory changes", "on while you develop"
+    )
+    control: str | None = setting(
+        "auto",
+        "the path of the control socket, for this user alone; `auto` is in `$RUNTIME_DIRECTORY`, in "
+        "`$XDG_RUNTIME_DIR/moorage`, or in a folder of this user in the temporary one",
+        "set it where other tools must find it",
+    )
+    metrics: str | None = setting(
+        None,
+        "the address where the numbers are told in the Prometheus text format",
+        "set it where somebody collects them",
     )
     log_level: LogLevel = setting("info", "the least severe line that is logged", "`debug` to see every end")
     log_format: LogFormat = setting("text", "lines for people, or JSON for machines", "`json` under a log collector")

@@ -117,8 +117,8 @@ def _accepted(label: str, field: Field[Any], base: Any) -> str:
     if label == "choice":
         *most, last = get_args(base)
         return f"{', '.join(most)} or {last}"
-    if label == "count":
-        return f"a whole number from {limits['ge']} to {limits['le']}"
+    if label in ("count", "workers"):
+        return f"a whole number from {limits['ge']} to {limits['le']}" + (" or auto" if label == "workers" else "")
     if label == "size":
         return f"a size from {limits['ge']} byte to {limits['le'] // MIB}MiB, such as 65536 or 64KiB"
     if label == "time":
@@ -143,7 +143,7 @@ def _constrained(settings: Settings, name: str) -> Any:
 
 
 _UNITS = (("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", KIB), ("", 1))
-_BY_UNIT = {"s": "time", "bytes": "size", "octal": "octal"}
+_BY_UNIT = {"s": "time", "bytes": "size", "octal": "octal", "cpus": "workers"}
 _BY_TYPE: dict[Any, str] = {int: "count", bool: "flag", str: "text", bytes: "payload"}
 _ACCEPTED = {
     "flag": "on or off",

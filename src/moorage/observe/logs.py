@@ -9,6 +9,7 @@ Refuses   to configure logging: `logfile` does, for `serve()` and the command li
 import logging
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import events as happened
@@ -17,6 +18,7 @@ from ..config import ServerSettings
 from ..config.address import describe
 from ..events import CAUSES, Cause, Event, Events
 from .limiter import Limiter
+from .supervising import LINES, Line
 
 LOGGER = "moorage"
 
@@ -62,6 +64,7 @@ class LogSubscriber:
             happened.PoolSaturated: self._pool_saturated,
             happened.HandlerHeldHub: self._handler_held_hub,
             happened.SubscriberRemoved: self._subscriber_removed,
+            **{kind: partial(self._supervising, line) for kind, line in LINES.items()},
         }
         least = 0 if log_connections else self._logger.getEffectiveLevel()
         ends = [cause for cause, row in happened.CAUSES.items() if row.level >= least]
@@ -147,6 +150,9 @@ class LogSubscriber:
 
     def _subscriber_removed(self, event: happened.SubscriberRemoved) -> None:
         self._log(event, logging.ERROR, "%s raised and gets no more events", event.subscriber, error=event.error)
+
+    def _supervising(self, line: Line, event: Event) -> None:
+        self._log(event, line.level(event), "%s", line.sentence(event))
 
     # --- the lines -------------------------------------------------------------------------------
 

@@ -1,19 +1,14 @@
-"""Events: delivered to those who asked, and the table of causes."""
+"""Sink: events are delivered to those who asked for them, and to nobody else."""
 
-import logging
 import threading
-from dataclasses import FrozenInstanceError, is_dataclass
 
 import pytest
 
 from moorage.events import (
-    CAUSES,
     EVENT_TYPES,
     AcceptResumed,
-    Cause,
     Event,
     Events,
-    Phase,
     ServerResumed,
     ServerStopped,
     ServerSuspended,
@@ -25,39 +20,6 @@ from support.waiting import in_thread
 @pytest.fixture
 def events() -> Events:
     return Events()
-
-
-def test_every_cause_has_its_row() -> None:
-    assert list(CAUSES) == list(Cause)
-
-
-@pytest.mark.parametrize("cause", list(Cause))
-def test_row_of_a_cause_is_complete(cause: Cause) -> None:
-    row = CAUSES[cause]
-    assert row.phases
-    assert row.phases <= set(Phase)
-    assert row.set_by in {"stream", "watch", "admission", "connection", "handler", "drain", "operator", "runner"}
-    assert row.level in {logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR}
-    assert row.meaning[-1].isalpha() or row.meaning[-1] in ")`"
-
-
-def test_causes_are_plain_words() -> None:
-    assert all(str(cause) == cause.value == cause.name.lower() for cause in Cause)
-
-
-def test_what_the_peer_does_is_no_error_of_ours() -> None:
-    """A load balancer's health check connects and resets."""
-    assert CAUSES[Cause.RESET].level == logging.DEBUG
-    assert [cause for cause, row in CAUSES.items() if row.level >= logging.ERROR] == [Cause.HANDLER_ERROR, Cause.KILLED]
-
-
-def test_every_event_is_a_small_frozen_class_with_a_sentence() -> None:
-    assert len(EVENT_TYPES) == len(set(EVENT_TYPES)) > 10
-    for kind in EVENT_TYPES:
-        assert is_dataclass(kind)
-        assert kind.__doc__
-    with pytest.raises(FrozenInstanceError):
-        AcceptResumed(1.0).paused = 2.0  # type: ignore[misc]
 
 
 def test_nothing_is_wanted_without_a_subscriber(events: Events) -> None:
