@@ -27,7 +27,7 @@ LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 
 STATUSES = (
     ("0", "a stop that was asked for; connections cut at `drain_timeout` are one warning with their count"),
-    ("1", "the server failed after its start"),
+    ("1", "the server failed after its start, or its workers cannot boot"),
     ("2", "the operator's mistake, found before serving: one sentence on standard error says what and where"),
     ("the program's", "under `moorage run`, once the program has begun"),
 )
@@ -138,7 +138,8 @@ def signals_page() -> str:
     return _page(
         [
             _title("Signals and exit status"),
-            "Under `moorage serve` and `serve()`; a `Server` in a program leaves signals alone.\n",
+            "Sent to the supervisor, by `moorage serve` and `serve()`; a `Server` in a program leaves signals alone. A worker\n"
+            "that is sent TERM or INT drains and is replaced; it ignores those that are the supervisor's affair.\n",
             _table(("signal", "what it does"), rows),
             "## Exit status\n",
             _table(("status", "meaning"), STATUSES),

@@ -1,8 +1,8 @@
-"""Acceptor: the accept loop of one listener, and its table of accept errors.
+"""Acceptor: the accept loop of one listener.
 
 Owns      whether the listener is waited for, and if not, why.
 Promises  a ticket is taken before `accept` and given back when it fails; accept errors never end the
-          loop, spin or flood the log: see `VERDICTS`; `admit` owns socket and ticket from its call on.
+          loop, spin or flood the log: see verdict; `admit` owns socket and ticket from its call on.
 Refuses   to wait: everything here runs in the thread that turns the Watch, as do all its methods.
 Why       every accept loop that we read gets one of these wrong: it dies of ECONNABORTED, spins on
           EMFILE, logs each failure (a 107 GB log), or accepts what it cannot serve.
@@ -19,51 +19,19 @@ from typing import Any, Protocol
 
 from .deadline import Clock, monotonic
 from .errors import InternalError
-from .events import AcceptFailed, Address, Events
+from .events import AcceptFailed, Address, Cause, Events
 from .refusal import Overflow, Refusal
 from .shortage import PAUSE_SECONDS, Shortage
+from .verdict import Verdict, judge
 
 #: clients taken in one go before other work of the Watch gets its turn (nginx: one, or all of them)
 AT_ONCE = 64
 #: after a lone client so many are taken unlooked, one a turn, before the next look at how many wait
 UNLOOKED = 7
+#: how long clients are left to a less busy worker, which may be computing; up to twice as long by the clock of `poll`
+SPREAD_SECONDS = 0.002
 #: an error that leaves its client in the backlog would spin; after so many in a row it is a pause
 ODD_IN_A_ROW = 16
-
-
-class Verdict(Enum):
-    """What an accept error means for the loop."""
-
-    EMPTY = "no client waits"
-    GO_ON = "it concerns that one client"
-    PAUSE = "the system has no room at the moment"
-    FAIL = "the listener is of no more use"
-
-
-#: Every accept error that is not the end, by what it means; accept(2), "Error handling", unless said.
-VERDICTS: dict[Verdict, frozenset[int]] = {
-    Verdict.EMPTY: frozenset({errno.EAGAIN, errno.EWOULDBLOCK}),
-    Verdict.GO_ON: frozenset({
-        errno.ECONNABORTED,  # the client gave up while it waited
-        errno.ECONNRESET,  # the same, on other kernels
-        errno.EINTR,  # only where a signal handler raises; Python retries otherwise (PEP 475)
-        errno.EPERM,  # a firewall or security module forbids this client
-        errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP,  # pending errors of the new socket,
-        errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET,  # "treat them like EAGAIN by retrying"
-        errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT,
-    }),
-    Verdict.PAUSE: frozenset({
-        errno.EMFILE, errno.ENFILE,  # no descriptor left in this process; in the system
-        errno.ENOBUFS, errno.ENOMEM,  # no memory for sockets
-    }),
-}  # fmt: skip
-
-_BY_ERRNO = {number: verdict for verdict, numbers in VERDICTS.items() for number in numbers}
-
-
-def judge(error: OSError) -> Verdict:
-    """What this error of `accept` means; only its number counts."""
-    return _BY_ERRNO.get(error.errno or 0, Verdict.FAIL)
 
 
 class Ticket(Protocol):
@@ -79,6 +47,12 @@ class Gate(Protocol):
     def when_free(self, callback: Callable[[], None]) -> None: ...
 
 
+class ClientLimit(Protocol):
+    """Who counts the connections of each client; see admission."""
+
+    def enter(self, ticket: Ticket, addr: Address, /) -> Ticket | None: ...
+
+
 class Timer(Protocol):
     """A call to come; see watch."""
 
@@ -91,6 +65,7 @@ class Watch(Protocol):
     def listen(self, fd: int, call: Callable[[], None]) -> None: ...
     def unlisten(self, fd: int) -> None: ...
     def call_at(self, when: float, call: Callable[[], None]) -> Timer: ...
+    def call_sharply_at(self, when: float, call: Callable[[], None]) -> Timer: ...
     def call_soon(self, call: Callable[[], None]) -> None: ...
     def linger(self, sock: _socket.socket, release: Callable[[], None]) -> None: ...
 
@@ -116,15 +91,17 @@ class State(Enum):
     OPEN = "clients are accepted"
     FULL = "no ticket is free"
     PAUSED = "no descriptor or memory is free"
+    ASIDE = "a less busy worker is to take those who wait"
     SUSPENDED = "the operator wishes so"
     STOPPED = "no client is accepted any more"
 
 
 _MOVES: dict[State, frozenset[State]] = {
     State.NEW: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.OPEN: frozenset({State.FULL, State.PAUSED, State.SUSPENDED, State.STOPPED}),
+    State.OPEN: frozenset({State.FULL, State.PAUSED, State.ASIDE, State.SUSPENDED, State.STOPPED}),
     State.FULL: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
     State.PAUSED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
+    State.ASIDE: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
     State.SUSPENDED: frozenset({State.OPEN, State.STOPPED}),
     State.STOPPED: frozenset(),
 }
@@ -134,12 +111,15 @@ class Acceptor:
     """Accepts the clients of one listener.
 
     `failed` is called with the error that made the listener useless.  `at_once` is 1 where `admit` runs
-    the handler itself.
+    the handler itself.  `limit` is asked about each client after `accept`: one above it is refused.  `share`
+    is asked how many of those who wait (None: the kernel does not tell) to take now; 0 leaves them to a less
+    busy worker for a pause, after which they are taken whatever it says, once: nobody waits for ever.
     """
 
     def __init__(
         self, listener: Listener, gate: Gate, watch: Watch, admit: Admit, events: Events, *,
         failed: Callable[[OSError], None], overflow: Overflow = "wait", overflow_message: bytes = b"",
+        limit: ClientLimit | None = None, share: Callable[[int | None], int] | None = None,
         at_once: int = AT_ONCE, clock: Clock = monotonic,
     ) -> None:  # fmt: skip
         self.state = State.NEW
@@ -149,7 +129,12 @@ class Acceptor:
         self._gate = gate
         self._take = gate.take
         self._watch = watch
-        self._admit = admit
+        self._admit = self._hand_on = admit
+        if limit is not None:  # chosen here, so that who has no limit makes no call more for each client
+            self._enter, self._admit = limit.enter, self._admit_within_limit
+        self._ready = self._take_waiting
+        if share is not None:
+            self._share, self._ready = share, self._take_share
         self._events = events
         self._failed = failed
         self._at_once = at_once
@@ -158,6 +143,7 @@ class Acceptor:
         self._refusal = Refusal(overflow, overflow_message, watch, events)
         self._shortage = Shortage(watch, events, clock)
         self._unlooked = UNLOOKED  # turns without a look at how many wait
+        self._was_aside = False  # and takes now, whatever `share` says
         self._odd = 0  # errors of single clients in a row
         self._is_queued = False  # the gate will call back
         self._retry: Timer | None = None
@@ -176,7 +162,7 @@ class Acceptor:
 
     def suspend(self) -> None:
         """Leave new clients in the backlog; does nothing unless accepting for good."""
-        if self.state in (State.OPEN, State.FULL, State.PAUSED) and not self._done:
+        if self.state in (State.OPEN, State.FULL, State.PAUSED, State.ASIDE) and not self._done:
             self._close(State.SUSPENDED)
 
     def resume(self) -> None:
@@ -214,7 +200,7 @@ class Acceptor:
 
     # The loop
 
-    def _ready(self) -> None:
+    def _take_waiting(self) -> None:
         """Clients wait, or something is wrong with the listener, which accept will tell."""
         if self._unlooked > 0:
             self._unlooked -= 1
@@ -232,6 +218,28 @@ class Acceptor:
         except OSError:
             return 1
         return self._at_once if waiting is None else min(max(waiting, 1), self._at_once)
+
+    def _take_share(self) -> None:
+        """As `_take_waiting`, where other workers take clients of the same listener."""
+        try:
+            waiting = self._listener.backlog_length()
+        except OSError:
+            waiting = 1
+        wanted = self._share(waiting)  # asked even if others were faster: so it knows that we are not aside any more
+        was_aside, self._was_aside = self._was_aside, False
+        if waiting == 0:
+            return
+        if wanted == 0 and not was_aside:
+            self._step_aside()
+            return
+        left = min(wanted or waiting or self._at_once, self._at_once)
+        while left and self._accept_one():
+            left -= 1
+
+    def _step_aside(self) -> None:
+        self._was_aside = True
+        self._close(State.ASIDE)
+        self._retry = self._watch.call_sharply_at(self._clock() + SPREAD_SECONDS, self._pause_is_over)
 
     def _empty_backlog(self) -> None:
         """As `_ready`, but out of the poll set, and on to the end of what was there."""
@@ -276,6 +284,14 @@ class Acceptor:
         if of_the_backlog:
             self._count_down()
         return self.state is State.OPEN  # `admit` may have suspended or stopped us
+
+    def _admit_within_limit(self, sock: _socket.socket, addr: Address, ticket: Ticket, listener: Listener) -> None:
+        within = self._enter(ticket, addr)
+        if within is not None:
+            self._hand_on(sock, addr, within, listener)
+        else:
+            ticket.give_back()
+            self._refusal.refuse(sock, addr, Cause.REFUSED_CLIENT)
 
     def _count_down(self) -> None:
         self._left -= 1
@@ -329,7 +345,7 @@ class Acceptor:
 
     def _pause_is_over(self) -> None:
         self._retry = None
-        if self.state is State.PAUSED:
+        if self.state in (State.PAUSED, State.ASIDE):
             self._go_on()
 
     def _fail(self, error: OSError) -> None:
@@ -341,7 +357,7 @@ class Acceptor:
     # Moves between the states
 
     def _go_on(self) -> None:
-        """Leave `FULL` or `PAUSED`, and try at once: a client may be waiting."""
+        """Leave `FULL`, `PAUSED` or `ASIDE`, and try at once: a client may be waiting."""
         if self._done:
             self._move(State.OPEN)
             self._empty_backlog()

@@ -1,4 +1,4 @@
-"""The command line: `moorage serve`, `run`, `check`, `version`.
+"""The command line: `moorage serve`, `control`, `run`, `check`, `version`.
 
 Owns      the commands, whose flags are made from the settings, and the sentence on standard error.
 Promises  an operator's mistake is one sentence and status 2, never a traceback; `run` puts our
@@ -59,7 +59,7 @@ def commands() -> click.Group:
     group = click.Group(
         "moorage",
         help="Runs socketserver handlers in production.",
-        commands=[_serve_command(), _run_command(), _check_command(), _version_command()],
+        commands=[_serve_command(), _control_command(), _run_command(), _check_command(), _version_command()],
     )
     return click.version_option(VERSION, message="%(prog)s %(version)s")(group)
 
@@ -78,19 +78,47 @@ def _serve_command() -> click.Command:
 
 
 def _serve(target: str, config: str | None, bind: Sequence[str], **flags: str | bool | None) -> Action:
-    configuration = read(from_flags(flags, bind), config)
-    from .processes.serve import run
-    from .processes.target import load
-
-    handler = load(target)
+    layer = from_flags(flags, bind)
+    from .processes.serve import serve_target
 
     def action() -> int:
         try:
-            return run(handler, configuration)
+            return serve_target(target, layer, config)
         except OperatorError as error:
             return _say(str(error))
 
     return action
+
+
+def _control_command() -> click.Command:
+    from .processes.asking import COMMANDS
+
+    lines = "\n".join(f"{name:9} {meaning}" for name, meaning in COMMANDS.items())
+    return click.Command(
+        "control",
+        callback=_control,
+        params=[
+            click.Argument(["command"], type=click.Choice(list(COMMANDS))),
+            *(_option(ServerSettings, name) for name in ("name", "control")),
+            click.Option(["--json", "as_json"], is_flag=True, help="Print the answer as JSON."),
+            _config_option(),
+        ],
+        help=f"Ask something of a running server, over its control socket.\n\n\b\n{lines}",
+        short_help="Ask something of a running server.",
+    )
+
+
+def _control(command: str, config: str | None, as_json: bool, **flags: str | bool | None) -> int:
+    import json
+
+    from .processes import asking
+
+    settings = read(from_flags(flags), config).server
+    answer = asking.ask(command, settings.name, settings.control)
+    told = [json.dumps(answer, indent=2)] if as_json else asking.as_table(answer)
+    for line in told or [f"{command}: the server was told; its log says how it goes"]:
+        click.echo(line)
+    return FINE
 
 
 class _RunCommand(click.Command):

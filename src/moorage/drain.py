@@ -1,7 +1,7 @@
 """Drain: the end of a server, in good order.
 
 Owns      the deadline of the end, and who was told when.
-Promises  doors close first; a connection is told end of stream only while it is quiet, and is served as
+Promises  doors close first, those at once that others keep open elsewhere; a connection is told end of stream only while it is quiet, and is served as
           before until then; at the deadline the rest is ended and counted; it is over at the latest
           `LEAVE_SECONDS` after that, without lingering; a second call can only bring the deadline nearer.
 Refuses   to wait for anything but connections: what remains of handlers is the runner's to report.
@@ -9,7 +9,7 @@ Why       telling every waiting reader at once broke 92 of 110 live conversation
           quiet rule none.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -126,17 +126,27 @@ class Drain:
         """Connections that were ended at the deadline."""
         return self._tellings.cut if self._tellings is not None else 0
 
-    def begin(self, doors: Sequence[Door], shut: Callable[[Door], None], timeout: float | None, cause: Cause) -> None:
+    def begin(
+        self,
+        doors: Sequence[Door],
+        shut: Callable[[Door], None],
+        timeout: float | None,
+        cause: Cause,
+        at_once: Collection[Door] | None = None,
+    ) -> None:
         """Drain for at most `timeout` seconds, then end the rest with this cause; None has no limit.
 
-        `shut(door)` is called when nobody more will come through that door.  Called again, it only brings
-        the deadline nearer; 0 ends now.
+        `shut(door)` is called when nobody more will come through that door.  `at_once`: others serve on; these
+        doors stop whoever waits at them, and `drain_delay` has no purpose.  Called again, it only brings the
+        deadline nearer and stops doors; 0 ends now.
         """
         if self._tellings is not None:
             self._tellings.hasten(None if timeout is None else self._clock() + timeout, cause)
+            for door in at_once or ():
+                door.stop()
             self._look()
-        elif timeout == 0 or not self._settings.drain_delay:
-            self._begin(doors, shut, timeout, cause)
+        elif timeout == 0 or at_once is not None or not self._settings.drain_delay:
+            self._begin(doors, shut, timeout, cause, at_once or ())
         else:
             self._delay(doors, shut, timeout, cause)
 
@@ -156,15 +166,26 @@ class Drain:
 
         self._watch.call_at(moment, begin)
 
-    def _begin(self, doors: Sequence[Door], shut: Callable[[Door], None], timeout: float | None, cause: Cause) -> None:
+    def _begin(
+        self,
+        doors: Sequence[Door],
+        shut: Callable[[Door], None],
+        timeout: float | None,
+        cause: Cause,
+        at_once: Collection[Door] = (),
+    ) -> None:
         now = self._clock()
         self._tellings = Tellings(self._settings, now, None if timeout is None else now + timeout, cause)
+        if self._delayed is not None:
+            self._tellings.hasten(self._delayed.deadline, self._delayed.cause)
         self._guests.draining = True
         self._guests.on_empty = lambda: self._watch.call_soon(self._look)
         if DrainStarted in self._events.wanted:
             self._events.emit(DrainStarted(len(self._guests), timeout))
         self._doors = doors
         self._open = set(doors)
+        for door in at_once:
+            door.stop()
         for door in doors:
             door.finish_backlog(partial(self._is_shut, door, shut))
         self._runner.drain(self._tellings.deadline)

@@ -10,6 +10,9 @@ Refuses   to be raised for control flow inside Moorage.
      |    +-- OperatorError            the operator's mistake: status 2 from the command line
      |    |    +-- SettingError        a setting has an unknown name or a bad value
      |    |    +-- BindError           an address cannot be bound
+     |    |    +-- InheritError        what was passed on to this process is not what was promised
+     |    |    +-- PidFileError        the PID file cannot be written, or names a live process
+     |    |    +-- PrivilegeError      this process cannot become the user of the settings
      |    |    +-- TargetError         the handler cannot be imported, or is no handler
      |    +-- PeerError                what the peer sent is at fault
      |    |    +-- TooLarge            more than line_limit or message_limit
@@ -20,8 +23,9 @@ Refuses   to be raised for control flow inside Moorage.
 """
 
 __all__ = [
-    "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InternalError",
-    "MoorageError", "OperatorError", "PeerError", "SettingError", "TargetError", "TooLarge",
+    "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InheritError", "InternalError",
+    "MoorageError", "OperatorError", "PeerError", "PidFileError", "PrivilegeError", "SettingError",
+    "TargetError", "TooLarge",
 ]  # fmt: skip
 
 
@@ -39,6 +43,18 @@ class SettingError(OperatorError, ValueError):
 
 class BindError(OperatorError, OSError):
     """An address cannot be bound: in use, not permitted, not an address of this host."""
+
+
+class InheritError(OperatorError):
+    """What was passed on to this process (`LISTEN_FDS`) is not what was promised."""
+
+
+class PidFileError(OperatorError):
+    """The PID file cannot be written, or names another process that lives."""
+
+
+class PrivilegeError(OperatorError):
+    """This process cannot become the user or the group of the settings, or not for good."""
 
 
 class TargetError(OperatorError):

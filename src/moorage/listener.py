@@ -1,13 +1,11 @@
-"""Listener: makes or inherits one listening socket.
+"""Listener: makes or inherits listening sockets, and changes which there are.
 
-Owns      the socket and its descriptor, and the path of a Unix socket that it made.
-Promises  names are resolved once, here; what accepted sockets inherit (TCP_NODELAY, keepalive,
-          TCP_USER_TIMEOUT) is set here, so that no connection pays for it; all listeners are opened or
-          none; what cannot be opened is one sentence with the way out.
-Refuses   SO_REUSEPORT: closing one of several such listeners resets the clients in its backlog.
-Note      a name such as `localhost` gives one listener for each of its addresses, IPv4 first, all on one
-          port, also where the kernel chooses it; addresses that this host lacks are passed over as long
-          as one is left, since /etc/hosts names ::1 also where IPv6 is off.
+Owns      each socket and its descriptor, and the path of a Unix socket that it made.
+Promises  names are resolved once, when a listener is opened; what accepted sockets inherit (TCP_NODELAY,
+          keepalive, TCP_USER_TIMEOUT) is set here, so that no connection pays for it; all listeners are opened
+          or none; what cannot be opened is one sentence with the way out; a reload that keeps an address keeps
+          its socket, and with it whoever waits in the backlog.
+Note      a name such as `localhost` gives one listener for each of its addresses; see `tcp_address.py`.
 """
 
 import errno
@@ -15,27 +13,35 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from .config import Address, ListenerSettings, parse_address, plain_address
 from .errors import BindError
-from .occupant import occupant_of_port
+from .tcp_address import FAMILIES, open_tcp, set_inherited_options
 from .twins import AcceptedSocket, accept_tcp4
-from .unix_path import UnixPath, in_use
+from .unix_path import UnixPath, cannot_listen, in_use
 
-#: with port 0 the port that the kernel chose for one address may be taken on the next
-PORT_TRIES = 16
-#: this host does not have such an address, or not the whole family
-ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-FAMILIES = (socket.AF_INET, socket.AF_INET6)  # in the order of `addresses`: (host, port) is what most expect first
+T = TypeVar("T")
+
+#: kinds of address whose socket somebody else has opened
+PASSED_ON = frozenset({"fd", "systemd"})
 
 _TCP_LISTEN = 10  # include/net/tcp_states.h
 _TCP_INFO_SIZE = 32  # struct tcp_info up to tcpi_sacked, from linux/tcp.h
 _TCP_INFO_BACKLOG = struct.Struct("24xII")  # tcpi_unacked: clients in the backlog; tcpi_sacked: its size
+
+
+class Inherited(Protocol):
+    """The sockets that were passed on to this program; see processes/handover."""
+
+    def claim(self, bind: str) -> list[int]:
+        """Those for this address, ours from here on; none when it has to be bound."""
+        ...
 
 
 class Listener:
@@ -98,6 +104,26 @@ class Listener:
             self._path.remove()
         self.socket.close()
 
+    def apply(self, settings: ListenerSettings) -> None:
+        """Take these settings on, as far as an open socket can: what accepted sockets inherit, backlog, mode."""
+        if self.family != socket.AF_UNIX:
+            set_inherited_options(self.socket, settings)
+        if settings.backlog != self.settings.backlog:
+            self.socket.listen(settings.backlog)
+        if self._path is not None and settings.unix_mode != self.settings.unix_mode:
+            self._path.set_mode(settings.unix_mode)
+        self.settings = settings
+
+    def disown(self) -> None:
+        """The path of a Unix socket is somebody else's now, who has the socket too: `close` leaves it."""
+        if self._path is not None:
+            self._path.disown()
+
+    def adopt(self) -> None:
+        """The program that passed this socket on has disowned it: `close` removes its path from now on."""
+        if self._path is not None:
+            self._path.adopt()
+
     def __str__(self) -> str:
         """The address as an operator writes it."""
         return describe(self.family, self.address)
@@ -112,17 +138,80 @@ class Listener:
         return length, size
 
 
-def open_listeners(settings: Sequence[ListenerSettings]) -> list[Listener]:
-    """Open every listener, or raise `BindError` for the first that cannot be and close the others."""
+@dataclass(frozen=True)
+class Change:
+    """What a reload makes of the listeners; made by `change_listeners`, which has opened the added ones.
+
+    Then either `apply` it and close the removed ones, or close the added ones, and nothing has changed.
+    """
+
+    #: those to serve on, in the order of the settings
+    listeners: list[Listener] = field(default_factory=list)
+    added: list[Listener] = field(default_factory=list)
+    removed: list[Listener] = field(default_factory=list)
+    #: what an open socket cannot take on, in words
+    unchanged: list[str] = field(default_factory=list)
+    _kept: list[tuple[Listener, ListenerSettings]] = field(default_factory=list)
+
+    def apply(self) -> None:
+        """Give the kept listeners their new settings."""
+        for listener, settings in self._kept:
+            listener.apply(settings)
+
+
+def open_listeners(settings: Sequence[ListenerSettings], inherited: Inherited | None = None) -> list[Listener]:
+    """Open every listener, or raise `BindError` for the first that cannot be and close the others.
+
+    What was passed on for an address is taken instead of binding it.
+    """
     _refuse_shared_descriptors(settings)
     with ExitStack() as opened:
+        passed: dict[str, list[socket.socket]] = {}
+        if inherited is not None:
+            for bind in dict.fromkeys(one.bind for one in settings):
+                passed[bind] = [opened.enter_context(closing(socket.socket(fileno=fd))) for fd in inherited.claim(bind)]
         listeners: list[Listener] = []
-        for one in settings:
-            for listener in _open(one):
+        for one, sockets in _shared_out(settings, passed):
+            for listener in _open(one, sockets):
                 opened.callback(listener.close)
                 listeners.append(listener)
         opened.pop_all()
         return listeners
+
+
+def change_listeners(current: Sequence[Listener], settings: Sequence[ListenerSettings]) -> Change:
+    """For a reload: an address that is there already keeps its sockets, others are opened, all or none."""
+    _refuse_shared_descriptors(settings)
+    there: dict[str, list[Listener]] = {}
+    for listener in current:
+        there.setdefault(listener.settings.bind, []).append(listener)
+    change = Change()
+    with ExitStack() as opened:
+        for one, kept in _shared_out(settings, there):
+            if any(old.family == socket.AF_INET6 and old.settings.v6only != one.v6only for old in kept):
+                change.unchanged.append(f"v6only of {one.bind}")
+            added = [] if kept else _open_added(one)
+            for listener in added:
+                opened.callback(listener.close)
+            change.listeners.extend(kept or added)
+            change._kept.extend((listener, one) for listener in kept)
+            change.added.extend(added)
+        opened.pop_all()
+    change.removed.extend(listener for listener in current if listener not in change.listeners)
+    return change
+
+
+def _open_added(settings: ListenerSettings) -> list[Listener]:
+    address = parse_address(settings.bind)
+    if address.kind in PASSED_ON:
+        raise cannot_listen(str(address), None, "sockets are passed on only at the start of a program: start it anew")
+    try:
+        return open_listeners([settings])
+    except BindError as error:
+        if error.errno == errno.EADDRINUSE and f"(pid {os.getpid()})" in str(error):
+            reason = "this server listens there already, by another setting: start it anew to exchange them"
+            raise cannot_listen(str(address), error.errno, reason) from error
+        raise
 
 
 def describe(family: int, address: Any) -> str:
@@ -134,98 +223,25 @@ def describe(family: int, address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _open(settings: ListenerSettings) -> Iterator[Listener]:
+# One of each kind
+
+
+def _open(settings: ListenerSettings, passed: Sequence[socket.socket]) -> Iterator[Listener]:
     address = parse_address(settings.bind)
-    if address.kind == "fd":
+    if passed:
+        yield from [_take(address, sock, settings) for sock in passed]
+    elif address.kind == "fd":
         yield _inherit(address, settings)
+    elif address.kind == "systemd":
+        raise cannot_listen(
+            str(address),
+            None,
+            "a service manager passes sockets on to `moorage serve` and serve() only, at their start",
+        )
     elif address.kind == "unix":
         yield _open_unix(address, settings)
     else:
-        yield from [Listener(sock, settings) for sock in _open_tcp(address, settings)]
-
-
-# TCP
-
-
-def _open_tcp(address: Address, settings: ListenerSettings) -> list[socket.socket]:
-    """One socket for each address that the host part means, all on one port."""
-    resolved = _resolve(address)
-    for _ in range(PORT_TRIES - 1 if address.port == 0 and len(resolved) > 1 else 0):
-        try:
-            return _bind_all(address, resolved, settings)
-        except BindError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-    return _bind_all(address, resolved, settings)
-
-
-def _resolve(address: Address) -> list[tuple[socket.AddressFamily, Any]]:
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BindError(
-            f"cannot listen on {address}: the name {address.host!r} is not found ({reason}); "
-            "give an address of this host, or 0.0.0.0 for all of them"
-        ) from error
-    unique = dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found if family in FAMILIES)
-    return sorted(unique, key=lambda pair: FAMILIES.index(pair[0]))
-
-
-def _bind_all(
-    address: Address, resolved: list[tuple[socket.AddressFamily, Any]], settings: ListenerSettings
-) -> list[socket.socket]:
-    with ExitStack() as bound:
-        sockets: list[socket.socket] = []
-        port = address.port
-        absent: OSError | None = None
-        for family, sockaddr in resolved:
-            try:
-                sock = _bind_tcp(family, (sockaddr[0], port, *sockaddr[2:]), settings)
-            except OSError as error:
-                if error.errno not in ABSENT:
-                    raise _bind_error(address, port, error) from error
-                absent = error
-                continue
-            bound.callback(sock.close)
-            sockets.append(sock)
-            port = sock.getsockname()[1]
-        if not sockets:
-            assert absent is not None
-            raise _bind_error(address, port, absent) from absent
-        bound.pop_all()
-        return sockets
-
-
-def _bind_tcp(family: int, sockaddr: Any, settings: ListenerSettings) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # rebind while old connections are in TIME_WAIT
-        if family == socket.AF_INET6:  # said explicitly: /proc/sys/net/ipv6/bindv6only decides otherwise
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, settings.v6only)
-        _set_inherited_options(sock, settings)
-        sock.bind(sockaddr)
-        sock.listen(settings.backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _set_inherited_options(sock: socket.socket, settings: ListenerSettings) -> None:
-    """What Linux copies from a listening socket to those it accepts."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, settings.nodelay)
-    if settings.keepalive is not None:
-        idle, interval, probes = settings.keepalive
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, settings.keepalive is not None)
-    milliseconds = 0 if settings.user_timeout is None else max(1, round(settings.user_timeout * 1000))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-
-
-# Unix sockets and inherited ones
+        yield from [Listener(sock, settings) for sock in open_tcp(address, settings)]
 
 
 def _open_unix(address: Address, settings: ListenerSettings) -> Listener:
@@ -244,26 +260,52 @@ def _open_unix(address: Address, settings: ListenerSettings) -> Listener:
 
 def _inherit(address: Address, settings: ListenerSettings) -> Listener:
     """The listening socket that whoever started us left open; ours from here on, its path is not."""
-    flaw = _flaw_of_inherited(address.fd)
-    if flaw is not None:
-        raise BindError(
-            f"cannot listen on {address}: descriptor {address.fd} {flaw}; "
-            "`bind` takes the number of a listening stream socket that the parent process left open"
-        )
-    sock = socket.socket(fileno=address.fd)
-    os.set_inheritable(address.fd, False)
+    _check_inherited(address, address.fd)
+    return _take(address, socket.socket(fileno=address.fd), settings)
+
+
+def _take(address: Address, sock: socket.socket, settings: ListenerSettings) -> Listener:
+    """A listening socket that was passed on, with these settings; a path of ours is adopted later, see `adopt`."""
+    _check_inherited(address, sock.fileno())
+    sock.set_inheritable(False)
     if sock.family != socket.AF_UNIX:
-        _set_inherited_options(sock, settings)
-    return Listener(sock, settings)
+        set_inherited_options(sock, settings)
+    if address.kind != "fd":  # which is taken as it is
+        sock.listen(settings.backlog)
+    path = UnixPath(address.path, settings.unix_mode) if address.kind == "unix" else None
+    return Listener(sock, settings, path)
+
+
+# Who else may have it
+
+
+def _shared_out(
+    settings: Sequence[ListenerSettings], there: Mapping[str, list[T]]
+) -> Iterator[tuple[ListenerSettings, list[T]]]:
+    """Each listener's settings, and what is there for it by its text; several of one text (port 0) get as many each."""
+    binds = [one.bind for one in settings]
+    for at, one in enumerate(settings):
+        left = there.get(one.bind, [])
+        size = -(-len(left) // binds[at:].count(one.bind))  # rounded up: none is left over
+        there = {**there, one.bind: left[size:]}
+        yield one, left[:size]
 
 
 def _refuse_shared_descriptors(settings: Sequence[ListenerSettings]) -> None:
     """Two owners of one descriptor would close each other's next file."""
-    addresses = [parse_address(one.bind) for one in settings]
-    fds = [address.fd for address in addresses if address.kind == "fd"]
-    for fd in fds:
-        if fds.count(fd) > 1:
-            raise BindError(f"cannot listen on fd://{fd} twice; name each descriptor once in `bind`")
+    addresses = [str(parse_address(one.bind)) for one in settings]
+    for address in addresses:
+        if addresses.count(address) > 1 and parse_address(address).kind in PASSED_ON:
+            raise BindError(f"cannot listen on {address} twice; name each descriptor once in `bind`")
+
+
+def _check_inherited(address: Address, fd: int) -> None:
+    flaw = _flaw_of_inherited(fd)
+    if flaw is not None:
+        raise BindError(
+            f"cannot listen on {address}: descriptor {fd} {flaw}; "
+            "`bind` takes a listening stream socket that the parent process left open"
+        )
 
 
 def _flaw_of_inherited(fd: int) -> str | None:
@@ -286,48 +328,21 @@ def _flaw_of_inherited(fd: int) -> str | None:
 # What went wrong, in a sentence
 
 
-def _bind_error(address: Address, port: int, error: OSError) -> BindError:
-    if error.errno == errno.EADDRINUSE:
-        return in_use(str(address), occupant_of_port(port))
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return _error(
-            address, error,
-            f"the system does not let this user have port {port}; take one of {_first_free_port()} or above, "
-            "grant CAP_NET_BIND_SERVICE, or let the service manager open the socket (fd://3)",
-        )  # fmt: skip
-    if error.errno in ABSENT:
-        return _error(address, error, "this host has no such address; 0.0.0.0 is all of IPv4, [::] all of IPv6")
-    return _error(address, error, f"{error.strerror or error}; choose another address with `bind`")
-
-
 def _unix_error(address: Address, path: UnixPath, error: OSError) -> BindError:
     if error.errno == errno.EADDRINUSE:
         return in_use(str(address), path.occupant())
     folder = os.path.dirname(os.path.abspath(address.path))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return _error(address, error, f"this user may not write in {folder}; choose a directory of its own")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return _error(address, error, f"there is no directory {folder}; make it, or choose another path with `bind`")
-    return _error(address, error, f"{error.strerror or error}; choose another path with `bind`")
-
-
-def _error(address: Address, error: OSError, reason: str) -> BindError:
-    said = BindError(f"cannot listen on {address}: {reason}")
-    said.errno = error.errno
-    return said
-
-
-def _first_free_port() -> int:
-    """The lowest port that needs no privilege."""
-    return _number("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024)
+        reason = f"this user may not write in {folder}; choose a directory of its own"
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+        reason = f"there is no directory {folder}; make it, or choose another path with `bind`"
+    else:
+        reason = f"{error.strerror or error}; choose another path with `bind`"
+    return cannot_listen(str(address), error.errno, reason)
 
 
 def _somaxconn() -> int:
-    return _number("/proc/sys/net/core/somaxconn", socket.SOMAXCONN)
-
-
-def _number(path: str, default: int) -> int:
     try:
-        return int(Path(path).read_text())
+        return int(Path("/proc/sys/net/core/somaxconn").read_text())
     except (OSError, ValueError):
-        return default
+        return socket.SOMAXCONN

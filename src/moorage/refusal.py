@@ -1,4 +1,4 @@
-"""Refusal: what becomes of clients above the limit, where they do not wait.
+"""Refusal: what becomes of clients above a limit, where they do not wait.
 
 Owns      a refused client's socket until it is closed or the Watch has it; one descriptor in reserve.
 Promises  a refused client gets the whole message, then end of stream, as far as that is possible without
@@ -37,7 +37,10 @@ class Watch(Protocol):
 
 
 class Refusal:
-    """Says no: with a message under `refuse`, with a reset under `reset`; not asked under `wait`."""
+    """Says no: with a reset under `reset`, else with a message, if there is any.
+
+    Under `wait` only a client above its own limit is refused: in the backlog it would hold up the others.
+    """
 
     def __init__(self, overflow: Overflow, message: bytes, watch: Watch, events: Events) -> None:
         self._overflow = overflow
@@ -59,9 +62,9 @@ class Refusal:
             os.close(self._reserve)
             self._reserve = None
 
-    def refuse(self, sock: _socket.socket, addr: Address) -> None:
-        """Say no to one client."""
-        self._report(addr)
+    def refuse(self, sock: _socket.socket, addr: Address, cause: Cause = Cause.REFUSED_TOTAL) -> None:
+        """Say no to one client, for this reason."""
+        self._report(addr, cause)
         if self._overflow == "reset":
             _reset(sock)
             return
@@ -82,7 +85,7 @@ class Refusal:
         self.open()
 
     def _refuse_at_once(self, sock: _socket.socket, addr: Address) -> None:
-        self._report(addr)
+        self._report(addr, Cause.REFUSED_TOTAL)
         if self._overflow == "reset":
             _reset(sock)
         else:
@@ -92,9 +95,9 @@ class Refusal:
     def _lingered(self) -> None:
         self._lingering -= 1
 
-    def _report(self, addr: Address) -> None:
+    def _report(self, addr: Address, cause: Cause) -> None:
         if ConnectionRefused in self._events.wanted:
-            self._events.emit(ConnectionRefused(addr, Cause.REFUSED_TOTAL))
+            self._events.emit(ConnectionRefused(addr, cause))
 
     def _say_no(self, sock: _socket.socket) -> None:
         with suppress(OSError):  # the client may be gone

@@ -1,7 +1,7 @@
 """Server: builds the corridor, wires it, and turns it.
 
 Owns      the Watch, the gate, the listeners, the runner, and the table of open connections.
-Promises  `drain`, `shutdown` and `close` may be called from any thread, handler or signal handler, before,
+Promises  `drain`, `leave`, `shutdown` and `close` may be called from any thread, handler or signal handler, before,
           during and after serving, and twice; doors close in the order guests meet them (listener, gate,
           connections, runner) and open in the opposite one; what cannot be opened leaves nothing open.
 Refuses   to touch signals, logging set-up or the process: `serve()` and the command line do.
@@ -14,12 +14,12 @@ import atexit
 import contextvars
 import enum
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from .acceptor import Acceptor
-from .admission import Gate
+from .admission import ClientLimit
 from .config import Configuration, check_order, resolve
 from .connection import Connection
 from .drain import LEAVE_SECONDS, Drain
@@ -27,10 +27,11 @@ from .errors import InternalError, MoorageError
 from .events import Address, Cause, Events, HandlersCut, ServerResumed, ServerStarted, ServerStopped, ServerSuspended
 from .handler import Service, adapt
 from .interrupts import woken_by_signals
-from .listener import Listener, open_listeners
+from .listener import Listener
 from .observe.logs import log_events
 from .reception import Reception
 from .runners import make_runner, make_watch
+from .sharing import Shared, gate_of, limit_of, listeners_of
 
 if TYPE_CHECKING:
     import socket
@@ -69,6 +70,7 @@ class Server:
     bind          an address, or a list of addresses and `Listener`s: "127.0.0.1:20000", "unix:/run/x"
     worker_start  called with the server before the first connection, in the serving thread: fill `server.state`
     worker_stop   called with the server after the last one
+    shared        what it has in common with servers in other processes; its supervisor speaks for all of them
     settings      see the reference page; the same names as in the file
 
     Raises `SettingError` and `TargetError` at once, `BindError` from `bind`, `start` or `serve_forever`.
@@ -82,6 +84,7 @@ class Server:
         worker_start: Hook | None = None,
         worker_stop: Hook | None = None,
         configuration: Configuration | None = None,
+        shared: Shared | None = None,
         **settings: Any,
     ) -> None:
         check_order(handler, bind)
@@ -96,7 +99,8 @@ class Server:
         self._hooks = (worker_start, worker_stop)
         self._service = Service(adapt(handler, self), self.events)
         self.watch = make_watch(self.settings)  # from here on there are descriptors to close
-        self._gate = Gate(self.settings.max_connections)
+        self._shared = shared
+        self._gate = gate_of(shared, self.settings, self.watch)
         self._runner = make_runner(self.settings, self._service, self.watch, self.events, self._own_fds)
         self._runner.on_stop = self._begin_stop
         self._reception = Reception(self.settings, self.watch, self.events, Connection, self._runner.submit)
@@ -111,7 +115,7 @@ class Server:
         self._thread: threading.Thread | None = None  # the one that serves
         self._started = threading.Event()
         self._stopped = threading.Event()
-        log_events(self.events, self.settings)
+        log_events(self.events, self.settings, is_worker=shared is not None)
 
     # What it is
 
@@ -161,7 +165,7 @@ class Server:
         """Open the listeners: from now on clients wait in the backlog.  Raises `BindError`, and leaves nothing open."""
         if self._lifecycle is State.NEW:
             try:
-                self._listeners = open_listeners(self._listener_settings)
+                self._listeners = listeners_of(self._shared, self._listener_settings)
             except BaseException as error:
                 self._error = error
                 self._close_doors()
@@ -231,6 +235,10 @@ class Server:
         self._stop(seconds, Cause.DRAIN_DEADLINE)
         return self._stopped.is_set() and not self._drain.cut
 
+    def leave(self, last: Collection[Listener] = ()) -> None:
+        """Drain, but accept nobody more: others serve on, save at those listeners of `last`, whose backlog is finished."""
+        self._stop(self.settings.drain_timeout, Cause.DRAIN_DEADLINE, last)
+
     def shutdown(self) -> None:
         """As in the standard library, but from anywhere: `drain()`."""
         self.drain()
@@ -264,20 +272,23 @@ class Server:
         if self._hooks[0] is not None:
             self._hooks[0](self)
         self._service.context = contextvars.copy_context()
-        self._acceptors = [self._make_acceptor(listener) for listener in self._listeners]
+        limit = limit_of(self._shared, self.settings)
+        self._acceptors = [self._make_acceptor(listener, limit) for listener in self._listeners]
         self._move(State.RUNNING)
         for acceptor in self._acceptors:
             acceptor.start()
         if ServerStarted in self.events.wanted:
             self.events.emit(ServerStarted(self.addresses, self.settings.runner))
 
-    def _make_acceptor(self, listener: Listener) -> Acceptor:
+    def _make_acceptor(self, listener: Listener, limit: ClientLimit | None) -> Acceptor:
         return Acceptor(
             listener, self._runner.guard(self._gate), self.watch, self._reception.admit, self.events,
             failed=self._accept_failed,
             overflow=self.settings.overflow,
             overflow_message=self.settings.overflow_message,
             at_once=self._runner.at_once,
+            limit=limit,
+            share=None if self._shared is None else self._shared.share,
         )  # fmt: skip
 
     def _suspend(self) -> None:
@@ -299,23 +310,29 @@ class Server:
         """What a forked child has to close: every descriptor of ours."""
         listeners = [listener.fileno() for listener in self._listeners]
         connections = [connection.fileno() for connection in self.connections]
-        return [fd for fd in (*listeners, *connections, *self.watch.own_fds()) if fd >= 0]
+        shared = self._shared.fds if self._shared is not None else ()
+        return [fd for fd in (*listeners, *connections, *shared, *self.watch.own_fds()) if fd >= 0]
 
     # Stopping
 
-    def _stop(self, timeout: float | None, cause: Cause) -> None:
+    def _stop(self, timeout: float | None, cause: Cause, last: Collection[Listener] | None = None) -> None:
         if self._thread is None:  # never served, and never will
             if self._lifecycle is not State.CLOSED:
                 self._close_doors()
             return
-        self.watch.call_soon(lambda: self._begin_stop(timeout, cause))
+        self.watch.call_soon(lambda: self._begin_stop(timeout, cause, last))
         is_ours = self._is_staffed and self._runner.has_this_thread()
         if not is_ours and threading.current_thread() is not self._thread:
             self._stopped.wait()
 
-    def _begin_stop(self, timeout: float | None, cause: Cause) -> None:
+    def _begin_stop(self, timeout: float | None, cause: Cause, last: Collection[Listener] | None = None) -> None:
         if self._lifecycle is State.RUNNING and not self._runner.passes_on_stop(timeout, cause):
-            self._drain.begin(self._acceptors, self._shut, timeout, cause)
+            at_once = None if last is None else self._doors_without(last)
+            self._drain.begin(self._acceptors, self._shut, timeout, cause, at_once)
+
+    def _doors_without(self, last: Collection[Listener]) -> list[Acceptor]:
+        pairs = zip(self._acceptors, self._listeners, strict=True)
+        return [acceptor for acceptor, listener in pairs if listener not in last]
 
     def _drained(self) -> None:
         self._move(State.CLOSED)

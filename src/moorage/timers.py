@@ -1,6 +1,6 @@
 """Timers: a coarse wheel of calls to be made at a moment.
 
-Owns      the timers of one loop, in slots of 1/32 of a second.
+Owns      the timers of one loop, in slots of 1/32 of a second, and of 1/1024 for the few that ask for it.
 Promises  never early, at most one slot late; setting, cancelling and asking for the next one cost the
           same however many there are; `cancel` may be called from any thread.
 Refuses   to be set from two threads: `call_at` and `run_due` belong to the loop's thread.
@@ -14,7 +14,10 @@ from collections.abc import Callable
 
 from .deadline import Clock
 
-SLOTS_PER_SECOND = 32
+#: in which keys count
+SLOTS_PER_SECOND = 1024
+#: so many of them are one slot for a deadline, so that many deadlines are one wake-up
+COARSE = 32
 
 
 class Timer:
@@ -41,8 +44,14 @@ class Wheel:
         self._keys: list[int] = []  # a heap of the keys of `_slots`
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """Call at `when`, in seconds of the clock."""
-        key = int(when * SLOTS_PER_SECOND) + 1
+        """Call at `when`, in seconds of the clock, or up to 1/32 of a second later."""
+        return self._put((int(when * (SLOTS_PER_SECOND // COARSE)) + 1) * COARSE, call)
+
+    def call_sharply_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """As `call_at`, at most a millisecond late; for pauses shorter than a slot."""
+        return self._put(int(when * SLOTS_PER_SECOND) + 1, call)
+
+    def _put(self, key: int, call: Callable[[], object]) -> Timer:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = set()

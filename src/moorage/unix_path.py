@@ -67,6 +67,23 @@ class UnixPath:
             self._unlink_own()
         self._made = None
 
+    def disown(self) -> None:
+        """The path is somebody else's now, a new program's say: `remove` leaves it."""
+        self._made = None
+
+    def adopt(self) -> None:
+        """The path of a socket that was passed on is ours from now on, since its maker has disowned it."""
+        with suppress(OSError):  # somebody has removed it
+            if not self._is_abstract and stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                self._made, self._pid = _identity(self._path), os.getpid()
+
+    def set_mode(self, mode: int) -> None:
+        """Give our own file these permissions."""
+        self._mode = mode
+        with suppress(OSError):  # another user's by now: it stays as it is
+            if self._made is not None and _identity(self._path) == self._made:
+                os.chmod(self._path, mode)
+
     def occupant(self) -> str | None:
         """The process that listens here now, where the kernel tells."""
         return self._probe()[1]
@@ -105,11 +122,17 @@ class UnixPath:
 
 def in_use(where: str, occupant: str | None) -> BindError:
     """The sentence for an address that somebody else has."""
-    error = BindError(
-        f"cannot listen on {where}: it is in use by {occupant or 'another process'}; "
-        "stop that one, or choose another address with `bind`"
+    return cannot_listen(
+        where,
+        errno.EADDRINUSE,
+        f"it is in use by {occupant or 'another process'}; stop that one, or choose another address with `bind`",
     )
-    error.errno = errno.EADDRINUSE
+
+
+def cannot_listen(where: str, number: int | None, reason: str) -> BindError:
+    """The sentence for an address that is not to be had; `number` is the system's, None when it has none."""
+    error = BindError(f"cannot listen on {where}: {reason}")
+    error.errno = number
     return error
 
 

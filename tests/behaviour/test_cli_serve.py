@@ -1,73 +1,17 @@
 """`moorage serve`, as an operator has it: a process, its log, its signals, its status."""
 
 import json
-import os
-import queue
-import re
 import signal
 import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.client import SOON, Client
+from support.serving import MOORAGE, Serving
 from support.waiting import eventually
-
-MOORAGE = [sys.executable, "-m", "moorage"]
-
-
-class Serving:
-    """One `moorage serve` process and its log, line by line."""
-
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [*MOORAGE, "serve", *arguments],
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-        self.log: list[str] = []
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as lines:
-            for line in lines:
-                self._lines.put(line)
-
-    def hear(self, pattern: str) -> re.Match[str]:
-        """The next line that holds the pattern."""
-        while True:
-            self.log.append(self._lines.get(timeout=SOON))
-            if match := re.search(pattern, self.log[-1]):
-                return match
-
-    def address(self) -> Any:
-        match = self.hear(r"listening on (?:unix:(\S+)|\[?([^\s\]]+)\]?:(\d+)) ")
-        return match[1] or (match[2], int(match[3]))
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def status(self) -> int:
-        status = self.process.wait(SOON)
-        self._reader.join(SOON)
-        while not self._lines.empty():
-            self.log.append(self._lines.get())
-        return status
-
-    def said(self, text: str) -> bool:
-        return any(text in line for line in self.log)
-
 
 Serve = Callable[..., Serving]
 
@@ -83,9 +27,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.status()
+        server.end()
 
 
 def test_echo_is_served_and_the_log_says_where_and_how_to_try(serve: Serve) -> None:

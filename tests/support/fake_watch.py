@@ -49,6 +49,8 @@ class FakeWatch:
         self.timers.append(timer)
         return timer
 
+    call_sharply_at = call_at
+
     def linger(self, sock: _socket.socket, release: Call) -> None:
         self.lingering.append((sock, release))
 

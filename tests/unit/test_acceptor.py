@@ -2,19 +2,24 @@
 
 import _socket
 import errno
-import itertools
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, UNLOOKED, VERDICTS, Acceptor, State, Verdict, judge
-from moorage.admission import Gate, Ticket
+from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, SPREAD_SECONDS, UNLOOKED, Acceptor, State
+from moorage.admission import ClientLimit, Gate, Ticket
+from moorage.config import ListenerSettings
+from moorage.deadline import monotonic
 from moorage.errors import InternalError
-from moorage.events import AcceptFailed, AcceptPaused, AcceptResumed, ConnectionRefused, Event, Events
+from moorage.events import AcceptFailed, AcceptPaused, AcceptResumed, Cause, ConnectionRefused, Event, Events
+from moorage.hub.hub import Hub
+from moorage.listener import open_listeners
+from moorage.verdict import VERDICTS, Verdict
+from moorage.watch import Watch
 from support.fake_watch import FakeWatch
 
 FD = 7
@@ -59,7 +64,7 @@ class FakeListener:
 class House:
     """An acceptor and its neighbours."""
 
-    def __init__(self, limit: int = 1000, **settings: Any) -> None:
+    def __init__(self, limit: int = 1000, limit_of_clients: Any = None, **settings: Any) -> None:
         self.listener = FakeListener()
         self.gate = Gate(limit)
         self.watch = FakeWatch()
@@ -72,7 +77,7 @@ class House:
         events.subscribe(self.said.append)
         self.acceptor = Acceptor(
             self.listener, self.gate, self.watch, self.admit, events,
-            failed=self.failures.append, clock=self.watch.clock, **settings,
+            failed=self.failures.append, limit=limit_of_clients, clock=self.watch.clock, **settings,
         )  # fmt: skip
 
     def admit(self, sock: _socket.socket, addr: int, ticket: Ticket, listener: FakeListener) -> None:
@@ -124,36 +129,6 @@ def house(build: Build) -> House:
     house = build()
     house.acceptor.start()
     return house
-
-
-# The table
-
-
-def test_verdicts_no_errno_has_two() -> None:
-    for one, other in itertools.combinations(VERDICTS.values(), 2):
-        assert not one & other
-
-
-@pytest.mark.parametrize(
-    ("number", "verdict"),
-    [
-        (errno.EAGAIN, Verdict.EMPTY),
-        (errno.ECONNABORTED, Verdict.GO_ON),
-        (errno.EPROTO, Verdict.GO_ON),
-        (errno.EHOSTUNREACH, Verdict.GO_ON),
-        (errno.EMFILE, Verdict.PAUSE),
-        (errno.ENOMEM, Verdict.PAUSE),
-        (errno.EBADF, Verdict.FAIL),
-        (errno.EINVAL, Verdict.FAIL),
-        (0, Verdict.FAIL),
-    ],
-)
-def test_judge_knows_the_number(number: int, verdict: Verdict) -> None:
-    assert judge(OSError(number, os.strerror(number))) is verdict
-
-
-def test_judge_error_without_a_number_fails() -> None:
-    assert judge(OSError("made up")) is Verdict.FAIL
 
 
 # The loop
@@ -307,6 +282,259 @@ def test_acceptor_reset_closes_those_above_the_limit(build: Build) -> None:
     house.poll(10)
     assert house.listener.peers[1].recv(100) == b""
     assert house.watch.lingering == []
+
+
+# The limit of each client
+
+
+class FakeCounts:
+    """The clients, which here are their addresses; one of each may come."""
+
+    def __init__(self) -> None:
+        self.here: list[int] = []
+
+    def enter(self, ticket: Any, addr: int) -> Any:
+        if addr in self.here:
+            return None
+        self.here.append(addr)
+        return ticket
+
+
+@pytest.mark.parametrize(("overflow", "told"), [("wait", b"busy"), ("refuse", b"busy"), ("reset", b"")])
+def test_acceptor_client_above_its_limit_is_refused_whatever_the_overflow(
+    build: Build, overflow: str, told: bytes
+) -> None:
+    house = build(overflow=overflow, overflow_message=b"busy", limit_of_clients=FakeCounts())
+    house.acceptor.start()
+    house.listener.arrive(1, 1, 2)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.said == [ConnectionRefused(1, Cause.REFUSED_CLIENT)]
+    assert house.listener.peers[1].recv(100) == told
+    assert house.gate.taken == 2
+    assert house.acceptor.state is State.OPEN
+
+
+def test_acceptor_client_above_its_limit_does_not_wait_for_a_ticket_twice(build: Build) -> None:
+    house = build(limit=1, limit_of_clients=FakeCounts())
+    house.acceptor.start()
+    house.listener.arrive(1, 1, 2)
+    house.poll(10)
+    house.leave()
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.gate.taken == 1
+
+
+def test_acceptor_hands_on_the_ticket_that_gives_both_rights_back(build: Build) -> None:
+    class Counts:
+        here = 0
+
+        def count(self, _key: int) -> int:
+            return self.here
+
+        def add(self, _key: int) -> None:
+            self.here += 1
+
+        def drop(self, _key: int) -> None:
+            self.here -= 1
+
+    counts = Counts()
+    house = build(limit_of_clients=ClientLimit(1, counts))
+    house.listener.arrive(("192.0.2.1", 1), ("192.0.2.1", 2))  # type: ignore[arg-type]  # here the limit looks at them
+    house.acceptor.start()
+    house.poll(10)
+    assert (house.gate.taken, counts.here) == (1, 1)
+    house.leave()
+    assert (house.gate.taken, counts.here) == (0, 0)
+
+
+def test_finish_counts_those_above_their_limit_too(build: Build) -> None:
+    house = build(limit_of_clients=FakeCounts())
+    house.acceptor.start()
+    house.listener.arrive(1, 1, 2)
+    house.on_admit = lambda: house.listener.arrive(99)
+    done = finish(house)
+    assert house.served == [1, 2]
+    assert done == [2]
+
+
+# Beside other workers
+
+
+class FakeShare:
+    """Answers as the test says; keeps what it was asked."""
+
+    def __init__(self, *answers: int) -> None:
+        self.answers = deque(answers)
+        self.asked: list[int | None] = []
+
+    def __call__(self, waiting: int | None) -> int:
+        self.asked.append(waiting)
+        return self.answers.popleft()
+
+
+def test_acceptor_with_a_share_takes_no_more_than_it_says(build: Build) -> None:
+    share = FakeShare(2, 3)
+    house = build(share=share)
+    house.acceptor.start()
+    house.listener.arrive(*range(10))
+    house.poll(1)
+    assert house.served == [0, 1]
+    house.poll(1)
+    assert len(house.served) == 5
+    assert share.asked == [10, 8]
+
+
+def test_acceptor_with_a_share_of_many_does_not_keep_the_watch_for_itself(build: Build) -> None:
+    house = build(share=FakeShare(1000))
+    house.acceptor.start()
+    house.listener.arrive(*range(1000))
+    house.poll(1)
+    assert len(house.served) == AT_ONCE
+
+
+def test_acceptor_with_a_share_asks_nobody_where_others_were_faster(build: Build) -> None:
+    share = FakeShare(0)
+    house = build(share=share)
+    house.acceptor.start()
+    house.watch.listening[FD]()
+    assert (share.asked, house.listener.accepts) == ([0], 0)
+    assert house.acceptor.state is State.OPEN
+
+
+def test_acceptor_with_a_share_where_the_kernel_does_not_tell_goes_on_to_the_last(build: Build) -> None:
+    share = FakeShare(8)
+    house = build(share=share)
+    house.listener.tells = False
+    house.acceptor.start()
+    house.listener.arrive(1, 2)
+    house.poll(1)
+    assert (share.asked, house.served) == ([None], [1, 2])
+
+
+def test_acceptor_without_a_share_steps_aside_and_then_takes_whatever_is_left(build: Build) -> None:
+    share = FakeShare(0, 0, 0)
+    house = build(share=share)
+    house.acceptor.start()
+    house.listener.arrive(*range(3))
+    house.poll(1)
+    assert (house.served, house.acceptor.state) == ([], State.ASIDE)
+    assert FD not in house.watch.listening
+    house.watch.pass_time(SPREAD_SECONDS)
+    assert (house.served, house.acceptor.state) == ([0, 1, 2], State.OPEN)
+    house.listener.arrive(3)
+    house.poll(1)
+    assert (house.served, house.acceptor.state) == ([0, 1, 2], State.ASIDE)  # it was whatever it says once
+    assert share.asked == [3, 3, 1]
+
+
+def test_acceptor_back_from_aside_finds_nobody_left_and_listens(build: Build) -> None:
+    share = FakeShare(0, 0)
+    house = build(share=share)
+    house.acceptor.start()
+    house.listener.arrive(1)
+    house.poll(1)
+    house.listener.waiting.clear()  # the less busy worker
+    house.watch.pass_time(SPREAD_SECONDS)
+    assert (house.acceptor.state, house.listener.accepts) == (State.OPEN, 0)
+    assert FD in house.watch.listening
+    assert house.watch.timers == []
+    assert share.asked == [1, 0]  # so it knows that we are back
+
+
+def test_acceptor_full_asks_for_its_share_when_a_ticket_comes_free(build: Build) -> None:
+    share = FakeShare(2, 1, 0, 0)
+    house = build(limit=1, share=share)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3)
+    house.poll(1)
+    assert (house.served, house.acceptor.state) == ([1], State.FULL)
+    house.leave()
+    assert house.served == [1, 2]
+    house.poll(1)
+    house.leave()
+    assert (house.served, house.acceptor.state) == ([1, 2], State.ASIDE)
+    house.watch.pass_time(SPREAD_SECONDS)
+    assert house.served == [1, 2, 3]
+
+
+def test_acceptor_with_a_share_and_a_useless_listener_fails(build: Build) -> None:
+    house = build(share=FakeShare(1))
+    house.acceptor.start()
+
+    def closed() -> int:
+        raise OSError(errno.EBADF, "closed by somebody")
+
+    house.listener.backlog_length = closed  # type: ignore[method-assign]
+    house.listener.sticky = OSError(errno.EBADF, "closed by somebody")
+    house.watch.listening[FD]()
+    assert house.failures == [house.listener.sticky]
+
+
+def aside(build: Build) -> House:
+    """Stepped aside, with one client waiting."""
+    house = build(share=FakeShare(0, 1))
+    house.acceptor.start()
+    house.listener.arrive(1)
+    house.poll(1)
+    assert house.acceptor.state is State.ASIDE
+    return house
+
+
+def test_acceptor_suspended_while_aside_stays_suspended(build: Build) -> None:
+    house = aside(build)
+    house.acceptor.suspend()
+    house.watch.pass_time(1.0)
+    assert house.served == []
+    house.acceptor.resume()
+    house.poll(1)
+    assert house.served == [1]
+
+
+def test_acceptor_stopped_while_aside_takes_nobody(build: Build) -> None:
+    house = aside(build)
+    house.acceptor.stop()
+    house.watch.pass_time(1.0)
+    assert (house.served, house.listener.accepts) == ([], 0)
+
+
+def test_finish_while_aside_takes_the_backlog_whatever_the_share(build: Build) -> None:
+    house = aside(build)
+    house.listener.arrive(2, 3)
+    done = finish(house)
+    house.watch.pass_time(SPREAD_SECONDS)
+    assert (house.served, done) == ([1, 2, 3], [3])
+
+
+@pytest.mark.parametrize("kind", [Watch, Hub])
+def test_acceptor_aside_in_a_real_watch_leaves_clients_alone_for_one_pause(kind: type[Watch]) -> None:
+    """In `poll`, and in the `epoll` of a hub: no turn in vain meanwhile, and then all that wait."""
+    watch, events, share = kind(), Events(), FakeShare(0, 0)
+    if isinstance(watch, Hub):
+        watch.enter()
+    [listener] = open_listeners([ListenerSettings(bind="127.0.0.1:0")])
+    served: list[Any] = []
+
+    def admit(sock: Any, addr: Any, ticket: Any, _listener: Any) -> None:
+        sock.close()
+        ticket.give_back()
+        served.append(addr)
+
+    acceptor = Acceptor(listener, Gate(5), watch, admit, events, failed=lambda _: None, share=share)
+    acceptor.start()
+    with ExitStack() as clients:
+        names = [clients.enter_context(socket.create_connection(listener.address)).getsockname() for _ in range(2)]
+        began, turns = monotonic(), 0
+        while not served:
+            watch.turn(20.0)
+            turns += 1
+            assert turns <= 4, "the listener is still in the poll set"
+        assert monotonic() - began >= SPREAD_SECONDS
+        assert (sorted(served), share.asked) == (sorted(names), [2, 2])
+    acceptor.stop()
+    listener.close()
+    watch.close()
 
 
 # Errors

@@ -1,11 +1,15 @@
-"""Admission: never more tickets than the limit, each back exactly once."""
+"""Admission: never more tickets than the limit, each back exactly once; nor of one client."""
 
+import queue
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from moorage.admission import Gate, Ticket
+from moorage.admission import ClientLimit, Gate, LocalCounts, Ticket, client_key
 from moorage.errors import SettingError
 
 
@@ -164,3 +168,152 @@ def test_signal_handler_may_give_back_while_the_same_thread_takes() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert gate.free == 4
+
+
+# Of each client
+
+V4, OTHER_V4 = ("192.0.2.1", 4000), ("192.0.2.2", 4000)
+
+
+class FakeTicket:
+    def __init__(self) -> None:
+        self.given_back = 0
+
+    def give_back(self) -> None:
+        self.given_back += 1
+
+
+def test_client_limit_admits_up_to_most_then_refuses() -> None:
+    limit = ClientLimit(2, LocalCounts())
+    first, second, third = (FakeTicket() for _ in range(3))
+    assert limit.enter(first, V4) is not None
+    assert limit.enter(second, V4) is not None
+    assert limit.enter(third, V4) is None
+    assert third.given_back == 0  # it is still the caller's
+    assert limit.enter(third, OTHER_V4) is not None
+
+
+def test_client_ticket_gives_both_rights_back_once() -> None:
+    counts = LocalCounts()
+    limit = ClientLimit(2, counts)
+    ticket = FakeTicket()
+    within, _ = limit.enter(ticket, V4), limit.enter(FakeTicket(), V4)
+    within.give_back()
+    within.give_back()
+    assert (ticket.given_back, counts.count(client_key(V4) or 0)) == (1, 1)
+
+
+def test_client_ticket_frees_the_place_before_the_ticket() -> None:
+    """Whom the ticket wakes may be the next connection of the same client."""
+    limit = ClientLimit(1, LocalCounts())
+    gate = Gate(1)
+    within = limit.enter(take(gate), V4)
+    found: list[object] = []
+    gate.when_free(lambda: found.append(limit.enter(take(gate), V4)))
+    within.give_back()
+    assert found != [None]
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("addr", ["", "/run/s", b"\0abstract", None])
+def test_client_limit_never_refuses_a_peer_without_an_address(addr: object) -> None:
+    limit = ClientLimit(1, LocalCounts())
+    for _ in range(3):
+        ticket = FakeTicket()
+        assert limit.enter(ticket, addr) is ticket
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_client_limit_without_a_single_place_is_refused(most: int) -> None:
+    with pytest.raises(SettingError, match=f"max_per_client is {most}"):
+        ClientLimit(most, LocalCounts())
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads change as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_client_limit_holds_while_threads_leave() -> None:
+    counts = LocalCounts()
+    limit, gate = ClientLimit(3, counts), Gate(1000)
+    key = client_key(V4) or 0
+    inside: list[object] = []  # `append` and `pop` are atomic, as in the gate
+    tickets: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def leave() -> None:
+        while (ticket := tickets.get()) is not None:
+            inside.pop()  # first: who was counted out here may still be counted there, never the reverse
+            ticket.give_back()
+
+    threads = [threading.Thread(target=leave) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    admitted = most = 0
+    while admitted < 2000:
+        ticket = take(gate)
+        within = limit.enter(ticket, V4)
+        if within is None:
+            ticket.give_back()
+            continue
+        inside.append(None)
+        most = max(most, len(inside))
+        admitted += 1
+        tickets.put(within)
+    for _ in threads:
+        tickets.put(None)
+    for thread in threads:
+        thread.join()
+    assert most <= 3
+    assert (counts.count(key), gate.taken) == (0, 0)
+
+
+def test_local_counts_forget_those_who_left() -> None:
+    counts = LocalCounts()
+    for key in range(1, 1001):
+        counts.add(key)
+        counts.drop(key)
+    counts.add(5000)
+    assert counts.distinct == 1
+    assert (counts.count(1), counts.count(5000)) == (0, 1)
+
+
+def test_local_counts_keep_one_who_came_back_before_it_was_forgotten() -> None:
+    counts = LocalCounts()
+    counts.add(7)
+    counts.drop(7)
+    counts.add(7)
+    counts.add(8)
+    assert (counts.count(7), counts.distinct) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (("192.0.2.1", 1), ("192.0.2.1", 2), True),
+        (("192.0.2.1", 1), ("192.0.2.2", 1), False),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("192.0.2.1", 1), True),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8::ffff:0:1", 1, 0, 0), True),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8:0:1::1", 1, 0, 0), False),
+        (("fe80::1%eth0", 1, 0, 2), ("fe80::2", 1, 0, 2), True),
+        (("::1", 1, 0, 0), ("127.0.0.1", 1), False),
+    ],
+)
+def test_client_key_tells_clients_apart_by_ipv4_address_or_ipv6_network(
+    one: object, other: object, is_same: bool
+) -> None:
+    assert (client_key(one) == client_key(other)) is is_same
+
+
+@pytest.mark.parametrize(
+    "addr", [("0.0.0.0", 1), ("255.255.255.255", 1), ("::1", 1, 0, 0), ("::ffff:0.0.0.0", 1, 0, 0), ("ffff::", 1, 0, 0)]
+)
+def test_client_key_fits_64_bits_and_is_never_0(addr: object) -> None:
+    key = client_key(addr)
+    assert key is not None
+    assert 0 < key < 1 << 64

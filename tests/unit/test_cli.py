@@ -16,6 +16,8 @@ from moorage.config.settings import SHARED_SETTINGS, SPARE_FILES
 from moorage.config.sources import flag, from_flags
 from moorage.config.values import names
 from moorage.config.version import VERSION
+from moorage.errors import OperatorError
+from moorage.processes import asking
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,10 @@ def test_run_has_the_flags_of_what_our_socketserver_can_be_told() -> None:
     assert flags_of("run") == told | {"--config", "-m"}
 
 
+def test_control_takes_what_leads_to_a_running_server() -> None:
+    assert flags_of("control") == {"--name", "--control", "--json", "--config"}
+
+
 def test_run_offers_exactly_what_our_socketserver_takes() -> None:
     from moorage.socketserver.settings import SETTINGS
 
@@ -78,6 +84,12 @@ def test_run_offers_exactly_what_our_socketserver_takes() -> None:
         ("run", "what to run is missing: give PROGRAM or -m MODULE"),
         ("run -m", "option '-m' requires an argument"),
         ("run --runner forks x.py", "there is no option --runner"),
+        ("control", "missing argument 'COMMAND'. Choose from: status, reload"),
+        ("control dance", "'dance' is not one of 'status', 'reload'"),
+        ("control stop --control off", "control is off, so there is no socket to ask"),
+        ("control stop --control absent/c.sock", "cannot ask the server at absent/c.sock: there is no such socket"),
+        ("control stop --name nobody-here", "there is no control socket of a server named 'nobody-here'"),
+        ("control stop --nam x", "there is no option --nam: did you mean --name?"),
     ],
 )  # fmt: skip
 def test_mistake_is_one_sentence_and_status_2(
@@ -111,7 +123,9 @@ def test_check_tells_how_many_connections_fibers_serve_by_default(
     assert ["max_connections", str(4096 - SPARE_FILES), "default"] in [line.split() for line in lines]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["serve", "--help"], ["run", "--help"], ["check", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["serve", "--help"], ["run", "--help"], ["check", "--help"], ["control", "--help"]]
+)
 def test_help_is_on_standard_output_with_status_0(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     said = Said(capsys, *arguments)
     assert said.status == 0
@@ -181,6 +195,44 @@ def test_run_knows_where_the_arguments_of_the_program_begin(arguments: list[str]
     command = commands().commands["run"]
     assert isinstance(command, cli._RunCommand)
     assert command._split(click.Context(command), arguments) == marked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        ("status", "name     echo\nworkers  2\n"),
+        ("status --json", '{\n  "name": "echo",\n  "workers": 2\n}\n'),
+        ("reload", "reload: the server was told; its log says how it goes\n"),
+        ("reload --json", "null\n"),
+        ("more", "3 workers\n"),
+    ],
+)
+def test_control_prints_what_the_server_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str, out: str
+) -> None:
+    answers = {"status": {"name": "echo", "workers": 2}, "reload": None, "more": "3 workers"}
+    asked: list[tuple[str, str, str | None]] = []
+
+    def ask(command: str, name: str, control: str | None) -> object:
+        asked.append((command, name, control))
+        return answers[command]
+
+    monkeypatch.setattr(asking, "ask", ask)
+    monkeypatch.setenv("MOORAGE_NAME", "echo")
+    said = Said(capsys, "control", *arguments.split(), "--control", "/run/c.sock")
+    assert (said.status, said.out, said.err) == (0, out, "")
+    assert asked == [(arguments.partition(" ")[0], "echo", "/run/c.sock")]
+
+
+def test_control_refused_by_the_server_is_its_sentence_and_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> None:
+        raise OperatorError("one worker is the least")
+
+    monkeypatch.setattr(asking, "ask", ask)
+    said = Said(capsys, "control", "fewer")
+    assert (said.status, said.out, said.err) == (2, "", "moorage: one worker is the least\n")
 
 
 def test_mistake_is_told_though_nobody_reads_standard_error() -> None:

@@ -1,6 +1,6 @@
 """Drain: doors first, then the quiet, then the rest at the deadline, and over exactly once."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -66,7 +66,7 @@ class FakeDoor:
 
     def finish_backlog(self, done: Callable[[], None]) -> None:
         self.done.append(done)
-        if self.is_empty:
+        if self.is_empty or self.stops:
             self.finish()
 
     def stop(self) -> None:
@@ -112,8 +112,8 @@ class Hall:
         self.guests.append(FakeGuest(self, len(self.guests) + 1, None if quiet is None else self.watch.now - quiet))
         return self.guests[-1]
 
-    def drain(self, timeout: float | None, cause: Cause = CAUSE) -> None:
-        self.end.begin(self.doors, self.shut.append, timeout, cause)
+    def drain(self, timeout: float | None, cause: Cause = CAUSE, at_once: Collection[FakeDoor] | None = None) -> None:
+        self.end.begin(self.doors, self.shut.append, timeout, cause, at_once)
         self.watch.run_calls()
 
     def wait(self, seconds: float) -> None:
@@ -394,6 +394,57 @@ def test_call_without_time_during_the_delay_ends_now_and_once() -> None:
     hall.wait(60)
     assert hall.overs == 1
     assert len(hall.sink.of(DrainStarted)) == 1
+
+
+def test_doors_that_others_keep_open_stop_at_once() -> None:
+    shared, ours = FakeDoor(is_empty=False), FakeDoor(is_empty=False)
+    hall = Hall([shared, ours])
+    hall.drain(30, at_once=[shared])
+    assert (shared.stops, ours.stops) == (1, 0)
+    assert hall.shut == [shared]
+    assert hall.overs == 0
+    ours.finish()
+    hall.watch.run_calls()
+    assert hall.shut == [shared, ours]
+    assert hall.overs == 1
+
+
+def test_quiet_rule_holds_also_where_doors_stop_at_once() -> None:
+    hall = Hall([FakeDoor(is_empty=False)])
+    busy, quiet = hall.guest(), hall.guest(quiet=1.5)
+    hall.drain(30, at_once=hall.doors)
+    assert [len(guest.told_at) for guest in (busy, quiet)] == [0, 1]
+    hall.wait(30)
+    assert busy.ended == [(hall.start + 30, CAUSE)]
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["no door", "every door"])
+def test_delay_has_no_purpose_where_others_serve_on(stopped: int) -> None:
+    hall = Hall([FakeDoor()], drain_delay=10.0)
+    hall.drain(30, at_once=hall.doors[:stopped])
+    assert hall.draining
+    assert hall.shut == hall.doors
+
+
+def test_doors_that_are_to_stop_at_once_do_so_during_the_delay_too() -> None:
+    hall = Hall([FakeDoor(is_empty=False)], drain_delay=10.0)
+    guest = hall.guest()
+    hall.drain(5)
+    hall.wait(1)
+    hall.drain(30, at_once=hall.doors)
+    assert hall.shut == hall.doors
+    hall.wait(14)
+    assert guest.ended == [(hall.start + 15, CAUSE)], "the deadline of the first call, which is nearer"
+    assert len(hall.sink.of(DrainStarted)) == 1
+
+
+def test_doors_stop_at_once_in_the_middle_of_a_drain() -> None:
+    hall = Hall([FakeDoor(is_empty=False)])
+    hall.drain(30)
+    hall.wait(1)
+    hall.drain(30, at_once=hall.doors)
+    assert hall.shut == hall.doors
+    assert hall.overs == 1
 
 
 def test_handlers_that_asked_hear_of_it_once() -> None:

@@ -1,10 +1,9 @@
-"""Listeners: made, inherited, all or none; what accepted sockets inherit; what the operator is told."""
+"""Listeners: made, inherited, changed, all or none; what accepted sockets inherit; what the operator is told."""
 
 import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,19 @@ import pytest
 
 from moorage.config import ListenerSettings, parse_address, plain_address
 from moorage.errors import BindError
-from moorage.listener import Listener, _bind_error, _unix_error, describe, open_listeners
+from moorage.listener import Listener, _unix_error, change_listeners, describe, open_listeners
 from moorage.unix_path import UnixPath
+from support.sockets import open_fds
 
 Open = Callable[..., list[Listener]]
-NOWHERE = "203.0.113.1"  # RFC 5737: documentation, nobody's
 
 
 @pytest.fixture
 def opening() -> Iterator[Open]:
     opened: list[Listener] = []
 
-    def opening(*binds: str, **settings: Any) -> list[Listener]:
-        listeners = open_listeners([ListenerSettings(bind=bind, **settings) for bind in binds])
+    def opening(*binds: str, inherited: Any = None, **settings: Any) -> list[Listener]:
+        listeners = open_listeners([ListenerSettings(bind=bind, **settings) for bind in binds], inherited)
         opened.extend(listeners)
         return listeners
 
@@ -39,20 +38,6 @@ def connect(listener: Listener) -> socket.socket:
     client.settimeout(10)
     client.connect(listener.address)
     return client
-
-
-def fake_names(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Whatever name is asked for, it has these addresses."""
-
-    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (one, port, 0, 0))
-            if ":" in one
-            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port))
-            for one in addresses
-        ]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 # TCP
@@ -155,58 +140,7 @@ def test_listener_closed_twice_is_quiet(opening: Open) -> None:
         listener.accept()
 
 
-# Names and dual stack
-
-
-def test_name_gives_a_listener_for_each_address_on_one_port(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_names(monkeypatch, "::1", "127.0.0.1", "127.0.0.1", "127.0.0.2")
-    listeners = opening("somewhere:0")
-    port = listeners[0].address[1]
-    assert [listener.address[:2] for listener in listeners] == [("127.0.0.1", port), ("127.0.0.2", port), ("::1", port)]
-
-
-def test_name_whose_second_address_has_the_port_taken_tries_another(
-    opening: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_names(monkeypatch, "127.0.0.1", "127.0.0.2")
-    real = socket.socket.bind
-    taken: list[Any] = []
-
-    def bind(sock: socket.socket, address: Any, /) -> None:
-        if address[0] == "127.0.0.2" and len(taken) < 3:
-            taken.append(address)
-            raise OSError(errno.EADDRINUSE, "in use")
-        real(sock, address)
-
-    monkeypatch.setattr(socket.socket, "bind", bind)
-    listeners = opening("somewhere:0")
-    assert len(taken) == 3
-    assert listeners[0].address[1] == listeners[1].address[1]
-
-
-def test_name_addresses_that_this_host_lacks_are_passed_over(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_names(monkeypatch, NOWHERE, "127.0.0.1")
-    assert [listener.address[0] for listener in opening("somewhere:0")] == ["127.0.0.1"]
-
-
-def test_address_that_this_host_lacks_is_one_sentence(opening: Open) -> None:
-    with pytest.raises(BindError, match=rf"cannot listen on {NOWHERE}:0: this host has no such address; 0\.0\.0\.0"):
-        opening(f"{NOWHERE}:0")
-
-
-def test_name_that_is_not_found_is_one_sentence(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(BindError, match=r"the name 'nowhere' is not found \(Name or service not known\)"):
-        opening("nowhere:0")
-
-
-def test_v6_listener_leaves_v4_to_others(opening: Open) -> None:
-    [v6] = opening("[::]:0")
-    [v4] = opening(f"0.0.0.0:{v6.address[1]}")
-    assert v4.address[1] == v6.address[1]
+# Dual stack
 
 
 def test_dual_stack_listener_shows_v4_peers_as_v4(opening: Open) -> None:
@@ -346,19 +280,6 @@ def test_port_in_use_names_the_port_and_the_process(opening: Open) -> None:
     assert raised.value.errno == errno.EADDRINUSE
 
 
-def test_port_without_permission_says_the_ways_out() -> None:
-    error = _bind_error(parse_address("0.0.0.0:80"), 80, PermissionError(errno.EACCES, "Permission denied"))
-    assert str(error).startswith(
-        "cannot listen on 0.0.0.0:80: the system does not let this user have port 80; take one"
-    )
-    assert "CAP_NET_BIND_SERVICE" in str(error)
-
-
-def test_unknown_failure_keeps_the_system_s_words() -> None:
-    error = _bind_error(parse_address("0.0.0.0:80"), 80, OSError(errno.ENOBUFS, "No buffer space available"))
-    assert str(error) == "cannot listen on 0.0.0.0:80: No buffer space available; choose another address with `bind`"
-
-
 def test_listeners_are_opened_all_or_none(opening: Open, tmp_path: Path) -> None:
     [taken] = opening("127.0.0.1:0")
     before = sorted(os.listdir("/proc/self/fd"))
@@ -392,7 +313,156 @@ def test_listener_accept_that_cannot_make_a_socket_closes_the_descriptor(
         assert client.recv(1) == b""
 
 
-def test_user_timeout_is_in_milliseconds_and_never_zero(opening: Open) -> None:
-    [listener] = opening("127.0.0.1:0", user_timeout=0.0001)
-    raw = listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4)
-    assert struct.unpack("I", raw) == (1,)
+# What was passed on
+
+
+class Passed:
+    """Descriptors that were passed on, by address."""
+
+    def __init__(self, **sockets: list[socket.socket]) -> None:
+        self._fds = {name: [sock.detach() for sock in given] for name, given in sockets.items()}
+
+    def claim(self, bind: str) -> list[int]:
+        return self._fds.pop(bind, [])
+
+
+def passed_on(opening: Open, sockets: dict[str, list[socket.socket]], *binds: str, **settings: Any) -> list[Listener]:
+    return opening(*binds, inherited=Passed(**sockets), **settings)
+
+
+def test_socket_that_was_passed_on_is_taken_instead_of_bound(opening: Open) -> None:
+    given = socket.create_server(("127.0.0.1", 0), backlog=7)
+    bind = f"127.0.0.1:{given.getsockname()[1]}"
+    fd = given.fileno()
+    with socket.create_connection(given.getsockname(), timeout=10) as early:
+        [listener, other] = passed_on(opening, {bind: [given]}, bind, "127.0.0.1:0", backlog=9, nodelay=False)
+        assert (listener.fileno(), str(listener), listener.backlog) == (fd, bind, 9)
+        assert str(other) != bind
+        sock, addr = listener.accept()
+        assert addr == early.getsockname()
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.close()
+
+
+def test_sockets_of_one_text_are_shared_by_those_who_have_it(opening: Open) -> None:
+    given = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    fds = [sock.fileno() for sock in given]
+    listeners = passed_on(opening, {"127.0.0.1:0": given}, "127.0.0.1:0", "127.0.0.1:0")
+    assert [listener.fileno() for listener in listeners] == fds
+
+
+def test_socket_of_a_service_manager_is_taken_with_its_settings(opening: Open, tmp_path: Path) -> None:
+    given = socket.socket(socket.AF_UNIX)
+    given.bind(str(tmp_path / "a.sock"))
+    given.listen()
+    [listener] = passed_on(opening, {"systemd:web": [given]}, "systemd:web")
+    listener.adopt()
+    listener.close()
+    assert (tmp_path / "a.sock").is_socket()  # the manager's
+
+
+def test_socket_of_a_service_manager_that_there_is_not_is_one_sentence(opening: Open) -> None:
+    with pytest.raises(BindError, match=r"^cannot listen on systemd:web: a service manager passes sockets on to "):
+        opening("systemd:web")
+
+
+def test_sockets_that_were_passed_on_are_closed_when_another_address_fails(opening: Open, tmp_path: Path) -> None:
+    given = socket.create_server(("127.0.0.1", 0))
+    before = open_fds()
+    kept = f"{given.fileno()} {os.readlink(f'/proc/self/fd/{given.fileno()}')}"
+    with pytest.raises(BindError, match="no directory"):
+        passed_on(opening, {"127.0.0.1:1": [given]}, f"unix:{tmp_path}/none/a", "127.0.0.1:1")
+    assert open_fds() == before - {kept}
+
+
+def test_socket_that_was_passed_on_and_does_not_listen_is_one_sentence(opening: Open) -> None:
+    with pytest.raises(BindError, match=r"cannot listen on 127\.0\.0\.1:1: descriptor \d+ is a socket that does not"):
+        passed_on(opening, {"127.0.0.1:1": [socket.socket()]}, "127.0.0.1:1")
+
+
+def test_path_that_was_passed_on_is_removed_only_after_it_was_adopted(opening: Open, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    [old] = opening(f"unix:{path}")
+    [new] = passed_on(opening, {f"unix:{path}": [old.socket.dup()]}, f"unix:{path}")
+    new.close()
+    assert path.is_socket()
+    [new] = passed_on(opening, {f"unix:{path}": [old.socket.dup()]}, f"unix:{path}")
+    old.disown()
+    old.close()
+    assert path.is_socket()
+    new.adopt()
+    new.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Changed by a reload
+
+
+def settings_of(*binds: str, **settings: Any) -> list[ListenerSettings]:
+    return [ListenerSettings(bind=bind, **settings) for bind in binds]
+
+
+def test_address_that_stays_keeps_its_socket_and_who_waits_there(opening: Open) -> None:
+    kept, gone = opening("127.0.0.1:0", "[::1]:0")
+    with connect(kept) as client:
+        change = change_listeners([kept, gone], settings_of("127.0.0.2:0", "127.0.0.1:0"))
+        [added] = change.added
+        assert change.listeners == [added, kept]
+        assert change.removed == [gone]
+        sock, addr = kept.accept()
+        assert addr == client.getsockname()
+        sock.close()
+        added.close()
+    assert gone.fileno() >= 0  # closing it is the caller's
+
+
+def test_addresses_of_one_text_stay_as_many_as_they_are(opening: Open) -> None:
+    both = opening("127.0.0.1:0", "127.0.0.1:0")
+    for listener in both:
+        listener.settings = both[0].settings
+    change = change_listeners(both, settings_of("127.0.0.1:0", "127.0.0.1:0"))
+    assert (change.listeners, change.added, change.removed) == (both, [], [])
+    change = change_listeners(both[:1], settings_of("127.0.0.1:0", "127.0.0.1:0"))
+    assert change.listeners == [both[0], *change.added]
+    change.added[0].close()
+
+
+def test_new_settings_are_applied_to_what_stays_when_the_change_is(opening: Open, tmp_path: Path) -> None:
+    tcp, unix = opening("127.0.0.1:0", f"unix:{tmp_path}/a.sock", backlog=5)
+    change = change_listeners(
+        [tcp, unix], settings_of(tcp.settings.bind, unix.settings.bind, backlog=6, nodelay=False, unix_mode=0o660)
+    )
+    assert (tcp.backlog, stat.S_IMODE((tmp_path / "a.sock").stat().st_mode)) == (5, 0o600)
+    change.apply()
+    assert (tcp.backlog, stat.S_IMODE((tmp_path / "a.sock").stat().st_mode)) == (6, 0o660)
+    with connect(tcp):
+        sock, _ = tcp.accept()
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.close()
+
+
+def test_setting_that_an_open_socket_cannot_take_on_is_named(opening: Open) -> None:
+    [listener] = opening("[::1]:0")
+    assert change_listeners([listener], settings_of("[::1]:0", v6only=False)).unchanged == ["v6only of [::1]:0"]
+    assert change_listeners([listener], settings_of("[::1]:0")).unchanged == []
+
+
+def test_change_that_fails_leaves_nothing_of_it_open(opening: Open, tmp_path: Path) -> None:
+    [listener] = opening("127.0.0.1:0")
+    before = open_fds()
+    with pytest.raises(BindError, match="no directory"):
+        change_listeners([listener], settings_of("127.0.0.1:0", "127.0.0.2:0", f"unix:{tmp_path}/none/a"))
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("bind", ["fd://0", "systemd:web"])
+def test_address_that_is_passed_on_cannot_be_added_later(bind: str) -> None:
+    with pytest.raises(BindError, match=f"^cannot listen on {bind}: sockets are passed on only at the start"):
+        change_listeners([], settings_of(bind))
+
+
+def test_address_that_this_server_shuts_out_itself_says_so(opening: Open) -> None:
+    [listener] = opening("127.0.0.1:0")
+    port = listener.address[1]
+    with pytest.raises(BindError, match=rf"^cannot listen on 0\.0\.0\.0:{port}: this server listens there already"):
+        change_listeners([listener], settings_of(f"0.0.0.0:{port}"))

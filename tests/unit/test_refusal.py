@@ -72,6 +72,22 @@ def test_refusal_is_an_event(watch: FakeWatch) -> None:
     assert said == [ConnectionRefused(ADDR, Cause.REFUSED_TOTAL)]
 
 
+def test_refusal_says_the_cause_it_was_given(watch: FakeWatch) -> None:
+    said: list[Event] = []
+    with tcp_pair() as (_, sock):
+        make(watch, "reset", said=said).refuse(sock, ADDR, Cause.REFUSED_CLIENT)
+    assert said == [ConnectionRefused(ADDR, Cause.REFUSED_CLIENT)]
+
+
+def test_refusal_where_others_wait_sends_message_and_end_of_stream(watch: FakeWatch) -> None:
+    with tcp_pair() as (client, sock):
+        make(watch, "wait", b"busy\r\n").refuse(sock, ADDR, Cause.REFUSED_CLIENT)
+        assert client.recv(100) == b"busy\r\n"
+        assert client.recv(100) == b""
+        assert [one for one, _ in watch.lingering] == [sock]
+        watch.release_lingering()
+
+
 def test_refusal_of_a_client_that_is_gone_is_quiet(watch: FakeWatch) -> None:
     with tcp_pair() as (client, sock):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -1,23 +1,29 @@
 """Server: its verbs, whenever and from wherever they are called, and that nothing is left open."""
 
 import gc
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moorage.admission import Gate, LocalCounts
+from moorage.config import resolve
 from moorage.connection import Connection
 from moorage.errors import BindError, ConnectionEnded, MoorageError, SettingError, TargetError
 from moorage.events import (
     AcceptFailed,
     Cause,
     ConnectionClosed,
+    ConnectionRefused,
     DrainFinished,
     DrainStarted,
     HandlersCut,
@@ -26,15 +32,17 @@ from moorage.events import (
     ServerStopped,
     ServerSuspended,
 )
+from moorage.listener import open_listeners
 from moorage.server import Server
+from moorage.sharing import Shared
 from support.house import is_ours
 from support.sink import Sink
-from support.sockets import PATIENCE, open_fds, read_all
+from support.sockets import PATIENCE, open_fds, read_all, receive
 from support.waiting import Running, eventually, in_thread
 
 ANY = "127.0.0.1:0"
 QUICK: dict[str, Any] = {"drain_quiet": 0.05, "drain_timeout": PATIENCE}
-VERBS = ["drain", "shutdown", "close"]
+VERBS = ["drain", "leave", "shutdown", "close"]
 
 
 def echo(conn: Connection) -> None:
@@ -570,6 +578,112 @@ def test_parked_clients_are_told_by_a_drain(make: Callable[..., Server]) -> None
             client.close()
             assert draining.result() is True
     assert sink.wait_for(ConnectionClosed).cause is Cause.DRAINED
+
+
+# With others that serve on
+
+
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    """Two listeners that the test keeps a copy of, and one place for all clients."""
+    listeners = open_listeners(resolve([ANY, ANY], {})[1])
+    copies = [listener.socket.dup() for listener in listeners]
+    yield Shared(listeners, make_gate=lambda watch: Gate(1))
+    for close in [each.close for each in copies] + [each.close for each in listeners]:
+        close()
+
+
+@pytest.mark.parametrize("served", [[], [1], [0, 1]], ids=repr)
+def test_server_that_leaves_finishes_only_the_backlog_that_nobody_else_will(shared: Shared, served: list[int]) -> None:
+    listeners = shared.listeners
+    server = Server(echo, shared=shared, **{**QUICK, "drain_quiet": PATIENCE}).start()
+    with connect(server) as first, ExitStack() as clients:
+        ask(first)
+        waiting = [clients.enter_context(socket.create_connection(each.address, PATIENCE)) for each in listeners]
+        for client in waiting:
+            client.sendall(b"waiting")
+        with in_thread(lambda: server.leave([listeners[index] for index in served])) as leaving:
+            eventually(lambda: server.draining)
+            assert ask(first) == b"hello"
+            first.close()
+            for index in served:
+                assert receive(waiting[index], 7) == b"waiting"
+                waiting[index].close()
+            leaving.result()
+        assert [each.fileno() for each in listeners] == [-1, -1]
+        for index in {0, 1} - set(served):
+            assert not select.select([waiting[index]], [], [], 0)[0], "it waits for the others"
+
+
+def test_server_that_leaves_cuts_the_rest_at_its_deadline(make: Callable[..., Server]) -> None:
+    server = make(drain_timeout=0.1, drain_quiet=PATIENCE)
+    sink = Sink(server.events)
+    server.start()
+    with connect(server) as client:
+        ask(client)
+        server.leave()
+    assert sink.wait_for(DrainFinished).seconds < PATIENCE
+
+
+def test_server_that_shares_opens_nothing_and_closes_its_copies(shared: Shared) -> None:
+    server = Server(echo, bind="192.0.2.1:1", shared=shared, **QUICK)
+    with server:
+        assert server.addresses == tuple(listener.address for listener in shared.listeners)
+    assert [listener.fileno() for listener in shared.listeners] == [-1, -1]
+
+
+def test_server_that_shares_takes_tickets_and_counts_of_the_others(shared: Shared) -> None:
+    counts, gate = LocalCounts(), Gate(5)
+    asked: list[int | None] = []
+
+    def share(waiting: int | None) -> int:
+        asked.append(waiting)
+        return 1
+
+    common = replace(shared, make_gate=lambda watch: gate, share=share, counts=counts)
+    with Server(echo, shared=common, max_per_client=1, **QUICK) as server, connect(server) as client:
+        ask(client)
+        assert (gate.taken, counts.distinct, bool(asked)) == (1, 1, True)
+        with connect(server) as second:
+            assert is_refused_after_accept(second)
+    assert gate.taken == 0
+
+
+def test_forked_child_is_to_close_what_is_shared_too(shared: Shared, make: Callable[..., Server]) -> None:
+    server = make(shared=replace(shared, fds=[12345]))
+    server.bind()
+    assert {12345, *(listener.fileno() for listener in shared.listeners)} <= set(server._own_fds())
+
+
+def test_start_and_stop_of_a_server_that_shares_are_logged_at_debug(
+    shared: Shared, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG"), Server(echo, shared=shared, **QUICK):
+        pass
+    said = {record.getMessage().split()[0]: record.levelname for record in caplog.records}
+    assert (said["listening"], said["stopped"], said["draining"]) == ("DEBUG", "DEBUG", "INFO")
+
+
+def test_client_above_its_limit_is_refused_by_a_server_alone(make: Callable[..., Server]) -> None:
+    server = make(max_per_client=1)
+    sink = Sink(server.events)
+    server.start()
+    with connect(server) as first:
+        ask(first)
+        with connect(server) as second:
+            assert is_refused_after_accept(second)
+        assert sink.wait_for(ConnectionRefused).cause is Cause.REFUSED_CLIENT
+        assert ask(first) == b"hello"
+    eventually(lambda: not server.connections)
+    with connect(server) as third:
+        assert ask(third) == b"hello"
+
+
+def is_refused_after_accept(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 # Deadlines through a real Watch

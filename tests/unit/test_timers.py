@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 
-from moorage.timers import SLOTS_PER_SECOND, Timer, Wheel
+from moorage.timers import COARSE, SLOTS_PER_SECOND, Timer, Wheel
 from support.clock import FakeClock
 from support.twins import BOTH, twin
 
-SLOT = 1 / SLOTS_PER_SECOND
+SLOT = COARSE / SLOTS_PER_SECOND
+SHARP = 1 / SLOTS_PER_SECOND
 
 
 @pytest.fixture
@@ -36,6 +37,23 @@ def test_timer_is_never_early_and_at_most_a_slot_late(wheel: Wheel, clock: FakeC
     clock.now = moment + SLOT
     wheel.run_due()
     assert len(called) == 1
+
+
+def test_sharp_timer_is_never_early_and_at_most_a_millisecond_late(wheel: Wheel, clock: FakeClock) -> None:
+    called: list[str] = []
+    moment = clock.now + 0.0042
+    wheel.call_at(moment, lambda: called.append("coarse"))
+    wheel.call_sharply_at(moment, lambda: called.append("sharp"))
+    assert 0.0042 <= (wheel.delay() or 0) <= 0.0042 + SHARP
+    clock.now = moment - 1e-6
+    wheel.run_due()
+    assert called == []
+    clock.now = moment + SHARP
+    wheel.run_due()
+    assert called == ["sharp"]
+    clock.now = moment + SLOT
+    wheel.run_due()
+    assert called == ["sharp", "coarse"]
 
 
 def test_timer_runs_once(wheel: Wheel, clock: FakeClock) -> None:

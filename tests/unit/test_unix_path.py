@@ -144,6 +144,43 @@ def test_path_is_removed_only_by_the_process_that_made_it(path: Path, sock: SpyS
     assert path.is_socket()
 
 
+def test_path_that_was_disowned_is_left(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock)
+    name.disown()
+    name.remove()
+    assert path.is_socket()
+
+
+def test_path_that_was_adopted_is_removed(path: Path, sock: SpySocket) -> None:
+    listen(path, sock).disown()
+    heir = UnixPath(str(path), 0o600)
+    heir.remove()
+    assert path.is_socket()
+    heir.adopt()
+    heir.remove()
+    assert not path.exists()
+
+
+def test_path_that_is_no_socket_is_not_adopted(path: Path) -> None:
+    heir = UnixPath(str(path), 0o600)
+    heir.adopt()  # it is gone
+    path.write_text("dear diary")
+    heir.adopt()
+    heir.remove()
+    assert path.read_text() == "dear diary"
+
+
+def test_mode_is_set_on_our_own_path_only(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock)
+    name.set_mode(0o660)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    path.unlink()
+    path.write_text("dear diary")
+    path.chmod(0o600)
+    name.set_mode(0o666)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_path_is_found_again_after_a_change_of_directory(
     path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 # Timers: the native twin of `moorage/timers.py`.
 #
-# Owns      the timers of one loop, in slots of 1/32 of a second.
+# Owns      the timers of one loop, in slots of 1/32 of a second, and of 1/1024 for the few that ask for it.
 # Promises  what the pure twin does; and `next_due` and `run_due_at` for a loop in C that knows the time already.
 # Refuses   to be set from two threads; `cancel` alone may come from any.
 # Why       a loop asks for the next timer before each wait: in C that costs no call into Python.
@@ -12,7 +12,8 @@ from heapq import heappop, heappush
 from time import monotonic
 
 cdef enum:
-    SLOTS_PER_SECOND = 32
+    SLOTS_PER_SECOND = 1024
+    COARSE = 32
 
 #: what `next_due` answers when there is no timer: later than every clock
 cdef double NEVER = 1e300
@@ -46,8 +47,15 @@ cdef class Wheel:
         self._keys = []
 
     cpdef Timer call_at(self, double when, call):
-        """Call at `when`, in seconds of the clock."""
-        key = PyLong_FromDouble(when * SLOTS_PER_SECOND) + 1  # raises for nan and inf, as the pure twin does
+        """Call at `when`, in seconds of the clock, or up to 1/32 of a second later."""
+        # raises for nan and inf, as the pure twin does
+        return self._put((PyLong_FromDouble(when * (SLOTS_PER_SECOND // COARSE)) + 1) * COARSE, call)
+
+    def call_sharply_at(self, double when, call):
+        """As `call_at`, at most a millisecond late; for pauses shorter than a slot."""
+        return self._put(PyLong_FromDouble(when * SLOTS_PER_SECOND) + 1, call)
+
+    cdef Timer _put(self, key, call):
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = set()

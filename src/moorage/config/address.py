@@ -1,6 +1,6 @@
 """Addresses: where a listener listens, as written by the operator.
 
-Owns      the three kinds of address and how they are written.
+Owns      the four kinds of address and how they are written.
 Promises  what `parse_address` takes, `str()` gives back; a mistake is one sentence saying how to write it.
 Refuses   to resolve names or to touch the file system: the listener does, once, at start;
           an empty host, which would open the server to the world by accident.
@@ -22,24 +22,30 @@ _HOST = re.compile(r"[A-Za-z0-9_.\-]{1,253}", re.ASCII)
 #: RFC 4291 2.5.5.2: an IPv4 address as an IPv6 socket sees it
 _MAPPED = "::ffff:"
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
-FORMS = "host:port, [v6]:port, unix:/path, unix:@abstract or fd://3"
+#: systemd.socket(5), FileDescriptorName=: at most 255 ASCII characters, neither control characters nor a colon
+_FD_NAME = re.compile(r"[\x20-\x39\x3b-\x7e]{1,255}")
+FORMS = "host:port, [v6]:port, unix:/path, unix:@abstract, fd://3 or systemd:name"
 
 
 @dataclass(frozen=True)
 class Address:
     """One address; `path` of a name in the abstract namespace begins with `@`."""
 
-    kind: Literal["tcp", "unix", "fd"]
+    kind: Literal["tcp", "unix", "fd", "systemd"]
     host: str = ""
     port: int = 0
     path: str = ""
     fd: int = -1
+    #: what the service manager calls its socket (`FileDescriptorName=`)
+    name: str = ""
 
     def __str__(self) -> str:
         if self.kind == "unix":
             return f"unix:{self.path}"
         if self.kind == "fd":
             return f"fd://{self.fd}"
+        if self.kind == "systemd":
+            return f"systemd:{self.name}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -100,6 +106,12 @@ def _parse_fd(number: str) -> Address:
     return Address("fd", fd=int(number))
 
 
+def _parse_systemd(name: str) -> Address:
+    if not _FD_NAME.fullmatch(name):
+        raise ValueError("write systemd: and the name that the socket unit gives with FileDescriptorName=")
+    return Address("systemd", name=name)
+
+
 def _parse_v6(text: str) -> Address:
     host, bracket, port = text.partition("]")
     try:
@@ -130,4 +142,9 @@ def _parse_port(port: str) -> int:
     return int(port)
 
 
-_KINDS: dict[str, Callable[[str], Address]] = {"unix:": _parse_unix, "fd://": _parse_fd, "[": _parse_v6}
+_KINDS: dict[str, Callable[[str], Address]] = {
+    "unix:": _parse_unix,
+    "fd://": _parse_fd,
+    "systemd:": _parse_systemd,
+    "[": _parse_v6,
+}

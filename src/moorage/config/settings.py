@@ -223,7 +223,7 @@ class ListenerSettings:
 
     bind: str = setting(
         "127.0.0.1:20000",
-        "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`",
+        "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`, `fd://3` or `systemd:name`",
         "`0.0.0.0:port` or `[::]:port` to serve other hosts",
     )
     backlog: int = setting(

@@ -24,7 +24,7 @@ FILE = "moorage.toml"
 PROJECT_FILE = "pyproject.toml"
 PREFIX = "MOORAGE_"
 #: variables of ours that are no settings
-RESERVED = frozenset({"MOORAGE_CONFIG", "MOORAGE_PURE"})
+RESERVED = frozenset({"MOORAGE_CONFIG", "MOORAGE_PURE", "MOORAGE_UPGRADE"})
 #: what Kubernetes puts into every container when a service is called "moorage"
 _KUBERNETES = re.compile(r"MOORAGE_(SERVICE_(HOST|PORT).*|PORT(_.*)?)")
 

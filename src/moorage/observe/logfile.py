@@ -17,6 +17,8 @@ from .formats import FORMATTERS
 from .logs import LOGGER
 
 _STDERR = 2
+#: the settings from which logging is set up
+LOG_SETTINGS = ("log_level", "log_format", "log_file")
 _MODE = 0o640  # the group of log readers may read
 
 
@@ -59,6 +61,7 @@ class Logs:
     """Logging as `serve()` sets it up; `close()` leaves everything as it was."""
 
     def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
         self._ours, root = logging.getLogger(LOGGER), logging.getLogger()
         self._restore = [(logger, logger.level, logger.propagate) for logger in (self._ours, root)]
         level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -82,6 +85,15 @@ class Logs:
             self._ours.error("%s; the old one stays in use", error)
         else:
             self._ours.info("log file opened anew")
+
+    def renew(self, settings: ServerSettings) -> "Logs":
+        """Logging as new settings say; `SettingError` when it cannot be, and then it is as it was."""
+        if all(getattr(self._settings, name) == getattr(settings, name) for name in LOG_SETTINGS):
+            return self
+        if settings.log_file is not None:  # found out while the old one still logs
+            os.close(_open(settings.log_file))
+        self.close()
+        return Logs(settings)
 
     def close(self) -> None:
         """Take the handler off, and put levels back."""

@@ -2,7 +2,8 @@
 
 Owns      the sentence for each event, and which of them are repeated often enough to be limited.
 Promises  start, stop, refusals and errors are logged, a client that goes away only at debug level;
-          `log_connections` adds a line for each end; no name is ever resolved.
+          `log_connections` adds a line for each end; no name is ever resolved; what a supervisor says once for all
+          its workers each of them says at debug level.
 Refuses   to configure logging: `logfile` does, for `serve()` and the command line alone.
 """
 
@@ -40,11 +41,13 @@ class LogSubscriber:
         events: Events,
         *,
         log_connections: bool = False,
+        is_worker: bool = False,
         logger: logging.Logger | None = None,
         limiter: Limiter[Kind] | None = None,
     ) -> None:
         self._logger = logger or logging.getLogger(LOGGER)
         self._log_connections = log_connections
+        self._life = logging.DEBUG if is_worker else logging.INFO  # of its start and its stop
         self._limiter = limiter or Limiter()
         self._lines: dict[type[Event], Callable[[Any], None]] = {
             happened.ServerStarted: self._started,
@@ -79,11 +82,11 @@ class LogSubscriber:
     def _started(self, event: happened.ServerStarted) -> None:
         where = ", ".join(map(describe, event.addresses))
         which = "native" if twins.NATIVE else "pure"
-        self._log(event, logging.INFO, "listening on %s with runner %s (%s)", where, event.runner, which)
+        self._log(event, self._life, "listening on %s with runner %s (%s)", where, event.runner, which)
 
     def _stopped(self, event: happened.ServerStopped) -> None:
         self._say_left_out(everything=True)
-        self._log(event, logging.INFO, "stopped")
+        self._log(event, self._life, "stopped")
 
     def _drain_started(self, event: happened.DrainStarted) -> None:
         limit = "with no time limit" if event.timeout is None else f"for at most {event.timeout:g} s"
@@ -177,9 +180,9 @@ class LogSubscriber:
             )
 
 
-def log_events(events: Events, settings: ServerSettings) -> LogSubscriber:
+def log_events(events: Events, settings: ServerSettings, *, is_worker: bool = False) -> LogSubscriber:
     """Log the events of a server as its settings say; what becomes of the lines is the program's affair."""
-    return LogSubscriber(events, log_connections=settings.log_connections)
+    return LogSubscriber(events, log_connections=settings.log_connections, is_worker=is_worker)
 
 
 def _end_of(event: happened.ConnectionClosed) -> str:

@@ -1,34 +1,59 @@
-"""Serve: one Server in this process, from its start to its exit status.
+"""Serve: a supervisor and its workers, from the start of this process to its exit status.
 
-Owns      the signals, the logging set-up and the exit status while it serves.
-Promises  0 for a stop that was asked for (connections cut are one warning with their count), 1 for a server
-          that failed after its start; an operator's mistake is an `OperatorError` before anything serves.
-Refuses   to reload or upgrade: that needs a supervisor, and a signal that asks for it is told so in one line.
+Owns      the order of the start (sockets, user, log, supervisor, control, metrics, signals, PID file) and the same
+          list backwards at the end.
+Promises  0 for a stop that was asked for, 1 for a server that failed after its start or whose workers cannot boot;
+          an operator's mistake is an `OperatorError` before anything serves, and leaves nothing open.
+Refuses   to import the handler: a worker does, so that a reload gets new code and no mistake in it ends the server.
+Why       what needs root comes before `user` and everything else after it: what this user could not open anew
+          later is found out at the start.
 """
 
 import logging
+import os
 import signal
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from shutil import which
 from typing import Any
 
 from ..config import Configuration, check_order
 from ..config.resolve import from_arguments, read
-from ..errors import OperatorError
-from ..events import ServerStarted
-from ..observe.logfile import Logs, setup_logging
-from ..observe.logs import LOGGER
-from ..server import Server
+from ..config.sources import Layer
+from ..config.version import VERSION
+from ..events import Events, SupervisorStarted
+from ..listener import open_listeners
+from ..observe.control import ControlSocket, open_control
+from ..observe.endpoint import MetricsEndpoint
+from ..observe.logfile import Logs
+from ..observe.logs import LOGGER, log_events
+from ..observe.metrics import exposition
+from ..runners import check_runner
 from ..services import SERVICES
+from ..watch import Watch
+from .changes import Changes
 from .descriptors import raise_descriptor_limit
+from .handover import Inherited
+from .notify import Notifier
+from .pid_file import PidFile
+from .privileges import drop
+from .scoreboard import BOUNDS, FIELDS, Scoreboard
 from .signals import Action, CaughtSignals
+from .supervisor import Plan, Supervisor
+from .system import System
+from .target import check_handler, load
+from .tokens import Tokens
+from .upgrade import Successor, Upgrade
 
-NO_SUPERVISOR = "there is no supervisor here, so nothing changes: start the server anew"
 #: what a client without `nc` does; the reply is there at once, or at the latest after the idle deadline
 _HELLO = """s.sendall(b"hello\\n"); print(s.recv(100))'"""
 #: where a client on this host finds a server that listens everywhere
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+#: by these names the sockets of ours travel to the new program of an upgrade
+CONTROL, METRICS = "control", "metrics"
+HOOKS = ("worker_start", "worker_stop")
 
 
 def serve(handler: Any, bind: Any = None, **settings: Any) -> int:
@@ -38,63 +63,209 @@ def serve(handler: Any, bind: Any = None, **settings: Any) -> int:
     `moorage.toml` or `[tool.moorage]` in the working directory.  Raises `OperatorError` for a mistake that is
     found before the server accepts.
     """
-    hooks = {name: settings.pop(name) for name in ("worker_start", "worker_stop") if name in settings}
+    hooks: dict[str, Any] = {name: settings.pop(name) for name in HOOKS if name in settings}
     check_order(handler, bind)
-    return run(handler, read(from_arguments(bind, settings)), **hooks)
+    check_handler(handler, getattr(handler, "__name__", repr(handler)))
+    reread = partial(read, from_arguments(bind, settings))
+    return _serve(reread, lambda: handler, hooks, _service_name(handler))
 
 
-def run(handler: Any, configuration: Configuration, **hooks: Any) -> int:
-    """Serve with settings that are resolved already; returns the exit status."""
-    with closing(setup_logging(configuration.server)) as logs:  # first: what is logged decides what is told
-        raise_descriptor_limit(configuration.server)
-        server = Server(handler, configuration=configuration, **hooks)
-        with closing(server):
-            return _Run(server, logs, configuration).status()
+def serve_target(target: str, layer: Layer, config: str | None = None) -> int:
+    """Serve what the operator named; see `target`."""
+    return _serve(partial(read, layer, config), partial(load, target), {}, target if target in SERVICES else None)
 
 
-class _Run:
-    """One run of one server."""
+def _serve(
+    reread: Callable[[], Configuration], load: Callable[[], Any], hooks: Mapping[str, Any], service: str | None
+) -> int:
+    def make_plan() -> Plan:
+        configuration = reread()
+        check_runner(configuration.server)
+        return Plan(configuration, load, hooks)
 
-    def __init__(self, server: Server, logs: Logs, configuration: Configuration) -> None:
-        self._server, self._logs = server, logs
-        self._logger = logging.getLogger(LOGGER)
-        self._file = configuration.file
-        self._is_started = False
-        server.events.subscribe(self._started, ServerStarted)
+    with ExitStack() as opened:
+        return _Process(make_plan, service, opened).run()
 
-    def status(self) -> int:
-        """Serve, and say how it went."""
-        try:
-            with CaughtSignals(self._act):
-                self._server.serve_forever()
-        except OperatorError:
-            if not self._is_started:
-                raise
-            self._logger.exception("the server failed")
-            return 1
-        except Exception:
-            self._logger.exception("the server failed")
-            return 1
-        return 0
+
+class _Process:
+    """The supervisor's process; `opened` closes, in the opposite order, what it opens."""
+
+    def __init__(self, make_plan: Callable[[], Plan], service: str | None, opened: ExitStack) -> None:
+        self._service = service
+        self._make_plan = make_plan
+        plan = make_plan()
+        self._settings, self._file = plan.settings, plan.configuration.file
+        self._successor = Successor.from_environ(os.environ)
+        self._notifier = Notifier(os.environ)
+        inherited = Inherited.take(os.environ)
+        self._listeners = open_listeners(plan.configuration.listeners, inherited)
+        for listener in self._listeners:
+            opened.callback(listener.close)
+        drop(self._settings.user, self._settings.group)
+        self._logs = Logs(self._settings)
+        opened.callback(self._close_logs)
+        raise_descriptor_limit(self._settings)
+        self._watch, self._events = Watch(), Events()
+        opened.callback(self._watch.close)
+        log_events(self._events, self._settings)
+        self._events.subscribe(self._say_how_to_try, SupervisorStarted)
+        self._system = System()
+        self._open_shared(opened)
+        self._supervisor = self._make_supervisor(plan)
+        self._endpoints = self._open_endpoints(inherited, opened)
+        inherited.close_rest()
+        self._changes = Changes(
+            self._system, self._watch, self._supervisor.reload, settings_file=str(self._file) if self._file else None
+        )
+        self._pid_file = None if self._settings.pid_file is None else PidFile(self._settings.pid_file)
+        self._opened = opened
+
+    def run(self) -> int:
+        """Serve; the exit status."""
+        _warn_of_threads()
+        with CaughtSignals(self._act):
+            if self._pid_file is not None:
+                self._opened.callback(self._pid_file.remove)
+                if self._successor is None:
+                    self._pid_file.write()
+            if self._settings.reload_on_change:
+                self._opened.callback(self._changes.stop)
+                self._changes.start()
+            return self._supervisor.run()
+
+    # What it is made of
+
+    def _open_shared(self, opened: ExitStack) -> None:
+        """What the workers share: made before the first of them is forked."""
+        most = self._settings.max_connections
+        self._scoreboard = Scoreboard(clients=0 if self._settings.max_per_client is None else most)
+        opened.callback(self._scoreboard.close)
+        self._tokens = Tokens(most)
+        opened.callback(self._tokens.close)
+
+    def _make_supervisor(self, plan: Plan) -> Supervisor:
+        return Supervisor(
+            plan, listeners=self._listeners, events=self._events, reread=self._make_plan, watch=self._watch,
+            scoreboard=self._scoreboard, tokens=self._tokens, system=self._system, notifier=self._notifier,
+            make_upgrade=self._make_upgrade, set_up=self._set_up, reopen_logs=self._reopen_logs,
+            forget=self._forget, reap=self._reap, on_started=self._started,
+            on_stopping=self._stop_watching, on_handed_over=self._handed_over,
+        )  # fmt: skip
+
+    def _make_upgrade(self, done: Callable[[int], None]) -> Upgrade:
+        return Upgrade(
+            self._watch, self._events, system=self._system, sockets=self._sockets,
+            boot_timeout=self._settings.boot_timeout, done=done,
+        )  # fmt: skip
+
+    def _open_endpoints(self, inherited: Inherited, opened: ExitStack) -> dict[str, ControlSocket | MetricsEndpoint]:
+        """The sockets on which this server is asked about itself."""
+        settings, supervisor = self._settings, self._supervisor
+        commands: dict[str, Callable[[], object]] = {
+            "status": supervisor.status,
+            "reload": partial(supervisor.reload, "asked by the control socket"),
+            "upgrade": supervisor.upgrade,
+            "stop": partial(supervisor.stop, "asked by the control socket"),
+            "end": partial(supervisor.end, "asked by the control socket"),
+            "more": supervisor.more,
+            "fewer": supervisor.fewer,
+            "reopen": supervisor.reopen,
+        }
+        opened_here: dict[str, ControlSocket | MetricsEndpoint] = {}
+        if settings.metrics is not None:
+            endpoint = MetricsEndpoint(
+                settings.metrics, self._watch, self._tell, lambda: supervisor.is_serving, inherited.named(METRICS)
+            )
+            opened.callback(endpoint.close)
+            opened_here[METRICS] = endpoint
+        control = open_control(settings.control, settings.name, self._watch, commands, inherited.named(CONTROL))
+        if control is not None:
+            opened.callback(control.close)
+            opened_here[CONTROL] = control
+        return opened_here
+
+    def _tell(self) -> bytes:
+        about = {"name": self._settings.name, "version": VERSION, "runner": self._settings.runner}
+        return exposition(self._scoreboard, FIELDS, BOUNDS, about)
+
+    # What happens meanwhile
 
     def _act(self, action: Action, caught: signal.Signals) -> None:
+        supervisor = self._supervisor
         match action:
             case Action.DRAIN:
-                self._server.drain()
+                supervisor.stop(caught.name)
             case Action.END:
-                self._server.close()
+                supervisor.end(caught.name)
             case Action.REOPEN:
-                self._logs.reopen()
-            case _:
-                self._logger.warning("%s asks for: %s; %s", caught.name, action.value, NO_SUPERVISOR)
+                supervisor.reopen()
+            case Action.RELOAD:
+                supervisor.reload(caught.name)
+            case Action.UPGRADE:
+                supervisor.upgrade()
+            case Action.MORE:
+                supervisor.more()
+            case Action.FEWER:
+                supervisor.fewer()
 
-    def _started(self, event: ServerStarted) -> None:
-        self._is_started = True
+    def _started(self) -> None:
+        """Every worker is ready: whoever was here before may leave."""
+        if self._successor is None:
+            return
+        if self._pid_file is not None:
+            self._pid_file.write(replaces=self._successor.old_pid)
+        self._successor.say_ready()
+        for owner in (*self._listeners, *self._endpoints.values()):
+            owner.adopt()
+
+    def _handed_over(self, _pid: int) -> None:
+        """The new program has everything."""
+        self._changes.stop()
+        if self._pid_file is not None:
+            self._pid_file.disown()
+        for endpoint in self._endpoints.values():
+            endpoint.disown()
+            endpoint.close()
+
+    def _sockets(self) -> dict[str, list[int]]:
+        """What an upgrade passes on, by name."""
+        sockets: dict[str, list[int]] = {}
+        for listener in self._supervisor.listeners:
+            sockets.setdefault(listener.settings.bind, []).append(listener.fileno())
+        return sockets | {name: endpoint.sockets() for name, endpoint in self._endpoints.items()}
+
+    def _reap(self) -> None:
+        self._changes.reap()
+
+    def _stop_watching(self) -> None:
+        self._changes.stop()
+
+    def _reopen_logs(self) -> None:
+        self._logs.reopen()
+
+    def _close_logs(self) -> None:
+        """Whichever there are by then."""
+        self._logs.close()
+
+    def _set_up(self, configuration: Configuration) -> None:
+        """As new settings say: here after a reload, and in each worker of it before."""
+        self._logs = self._logs.renew(configuration.server)
+        raise_descriptor_limit(configuration.server)
+
+    def _forget(self) -> None:
+        """In a worker: leave to the supervisor what is its own."""
+        for endpoint in self._endpoints.values():
+            endpoint.leave_to_parent()
+        self._changes.disown()
+        if self._successor is not None:
+            self._successor.close()
+
+    def _say_how_to_try(self, event: SupervisorStarted) -> None:
+        logger = logging.getLogger(LOGGER)
         if self._file is not None:
-            self._logger.info("settings read from %s", self._file)
-        name = _service_name(self._server.RequestHandlerClass)
-        if name is not None:
-            self._logger.info("%s is ready; try: %s", name, how_to_try(event.addresses[0]))
+            logger.info("settings read from %s", self._file)
+        if self._service is not None:
+            logger.info("%s is ready; try: %s", self._service, how_to_try(event.addresses[0]))
 
 
 def how_to_try(address: Any) -> str:
@@ -112,3 +283,14 @@ def how_to_try(address: Any) -> str:
 
 def _service_name(handler: Callable[..., Any]) -> str | None:
     return next((name for name, service in SERVICES.items() if service is handler), None)
+
+
+def _warn_of_threads() -> None:
+    """A forked process has none of them, and whatever lock they held stays held there."""
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if others:
+        logging.getLogger(LOGGER).warning(
+            "this program runs threads (%s), and its workers are forked: they will lack them, and may find their locks "
+            "held; call serve() before anything starts a thread, or start them in `worker_start`",
+            ", ".join(others),
+        )

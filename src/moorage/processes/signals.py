@@ -40,11 +40,11 @@ SIGNALS: dict[signal.Signals, Row] = {
     signal.SIGTERM: Row(Action.DRAIN, "drain and stop with status 0; a second one ends now"),
     signal.SIGINT: Row(Action.DRAIN, "as TERM (Ctrl-C)"),
     signal.SIGQUIT: Row(Action.END, "end now: open connections are cut"),
-    signal.SIGUSR1: Row(Action.REOPEN, "open the log file anew, after it was moved away"),
-    signal.SIGHUP: Row(Action.RELOAD, "reload; without a supervisor one line in the log says so, and nothing changes"),
-    signal.SIGUSR2: Row(Action.UPGRADE, "upgrade; the same"),
-    signal.SIGTTIN: Row(Action.MORE, "one worker more; the same"),
-    signal.SIGTTOU: Row(Action.FEWER, "one worker less; the same"),
+    signal.SIGUSR1: Row(Action.REOPEN, "open the log files anew, after they were moved away"),
+    signal.SIGHUP: Row(Action.RELOAD, "reload: new workers with new settings and code, the old ones drain"),
+    signal.SIGUSR2: Row(Action.UPGRADE, "upgrade: a new program on the same sockets; this one drains and leaves"),
+    signal.SIGTTIN: Row(Action.MORE, "one worker more"),
+    signal.SIGTTOU: Row(Action.FEWER, "one worker less, as long as one is left"),
 }
 
 

@@ -2,7 +2,7 @@
 
 Owns      the count of failures of one server and the moment of its last log line.
 Promises  one log line a second at most, with the count, however many loops fail; one when it is over.
-Refuses   to judge by itself: the table of accept errors is the acceptor's.
+Refuses   to judge by itself: the table of accept errors is in `verdict`.
 Why       here the error may come from the program's own `get_request()` (a failed TLS handshake), so an
           unknown one ends the loop only when the listener is of no more use.
 """
@@ -11,9 +11,10 @@ import logging
 import socket
 from typing import Any
 
-from ..acceptor import ODD_IN_A_ROW, Verdict, judge
+from ..acceptor import ODD_IN_A_ROW
 from ..deadline import Clock, monotonic
 from ..shortage import PAUSE_SECONDS, REPORT_SECONDS
+from ..verdict import Verdict, judge
 
 __all__ = ["AcceptErrors"]
 

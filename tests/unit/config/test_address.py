@@ -19,6 +19,8 @@ from moorage.errors import SettingError
         ("unix:run/x y", Address("unix", path="run/x y")),
         ("unix:@name", Address("unix", path="@name")),
         ("fd://3", Address("fd", fd=3)),
+        ("systemd:web", Address("systemd", name="web")),
+        ("systemd:my web.socket", Address("systemd", name="my web.socket")),
     ],
 )
 def test_address_is_parsed_and_said_again(text: str, address: Address) -> None:
@@ -38,7 +40,10 @@ def test_address_is_parsed_and_said_again(text: str, address: Address) -> None:
         ("localhost:65536", "0 to 65535"),
         ("localhost:-1", "no known kind"),
         ("localhost:http", "number for the port"),
-        ("systemd:web", "no known kind"),
+        ("systemd:", "FileDescriptorName="),
+        ("systemd:a:b", "FileDescriptorName="),
+        ("systemd:wäb", "FileDescriptorName="),
+        ("systemd:" + "a" * 256, "FileDescriptorName="),
         ("tcp://127.0.0.1:80", "no known kind"),
         ("a b:80", "no known kind"),
         ("unix:", "no path"),
@@ -67,7 +72,7 @@ def test_any_text_is_an_address_or_a_setting_error(text: str) -> None:
     assert parse_address(str(address)) == address
 
 
-@pytest.mark.parametrize("kind", ["", "unix:", "fd://", "[", "localhost:"])
+@pytest.mark.parametrize("kind", ["", "unix:", "fd://", "systemd:", "[", "localhost:"])
 @given(st.text(alphabet="0123456789abcf:.[]%/@\0-+ ²", max_size=30))
 def test_nearly_an_address_is_an_address_or_a_setting_error(kind: str, text: str) -> None:
     try:

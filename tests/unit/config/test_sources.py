@@ -125,6 +125,11 @@ def test_variables_of_a_kubernetes_service_named_moorage_are_passed_over() -> No
     assert from_environment(service).options == {}
 
 
+def test_variables_of_ours_that_are_no_settings_are_passed_over() -> None:
+    ours = {"MOORAGE_CONFIG": "/x", "MOORAGE_PURE": "1", "MOORAGE_UPGRADE": "5,100,99"}
+    assert from_environment(ours).options == {}
+
+
 def test_flags_that_were_not_given_are_left_out() -> None:
     layer = from_flags({"max_connections": "5", "idle_timeout": None, "nodelay": False}, ["a:1"])
     assert layer.options.keys() == {"max_connections", "nodelay"}

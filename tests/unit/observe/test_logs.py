@@ -59,12 +59,16 @@ class Lines(logging.Handler):
 class Log:
     """A subscriber on a logger of its own."""
 
-    def __init__(self, level: int = logging.DEBUG, log_connections: bool = False) -> None:
+    def __init__(self, level: int = logging.DEBUG, log_connections: bool = False, is_worker: bool = False) -> None:
         self.events, self.clock, self.lines = Events(), FakeClock(), Lines()
         logger = logging.Logger("moorage.test", level)  # noqa: LOG001  # which no other test shares
         logger.addHandler(self.lines)
         self.subscriber = LogSubscriber(
-            self.events, log_connections=log_connections, logger=logger, limiter=Limiter(clock=self.clock)
+            self.events,
+            log_connections=log_connections,
+            is_worker=is_worker,
+            logger=logger,
+            limiter=Limiter(clock=self.clock),
         )
 
     def of(self, *events: Event) -> list[tuple[str, str]]:
@@ -131,6 +135,11 @@ SAMPLES: dict[Event, tuple[str, str]] = {
 @pytest.mark.parametrize(("event", "line"), SAMPLES.items(), ids=lambda value: type(value).__name__)
 def test_event_becomes_its_line(event: Event, line: tuple[str, str]) -> None:
     assert Log().of(event) == [line]
+
+
+def test_start_and_stop_of_a_worker_are_told_at_debug_and_the_rest_as_ever() -> None:
+    events = [ServerStarted((("127.0.0.1", 1),), "threads"), DrainStarted(1, None), ServerStopped()]
+    assert [level for level, _ in Log(is_worker=True).of(*events)] == ["DEBUG", "INFO", "DEBUG"]
 
 
 @pytest.mark.parametrize(("is_native", "word"), [(True, "native"), (False, "pure")])
