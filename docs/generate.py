@@ -62,6 +62,11 @@ A listener's own settings win over those that hold for all: in a `[[listener]]` 
 addresses with blanks between them.
 """
 
+SIGNALS_INTRO = """\
+Sent to the supervisor of `moorage serve` and `serve()`; a `Server` in a program leaves signals alone. A worker
+that is sent TERM or INT by hand drains and is replaced; it ignores those that are the supervisor's affair.
+"""
+
 EVENTS_INTRO = """\
 `server.events.subscribe(function, *types)` calls the function with each event of these types, in the thread
 that emits it, which must not block; `server.events.queue(n)` is for readers that may. A subscriber that
@@ -138,8 +143,7 @@ def signals_page() -> str:
     return _page(
         [
             _title("Signals and exit status"),
-            "Sent to the supervisor, by `moorage serve` and `serve()`; a `Server` in a program leaves signals alone. A worker\n"
-            "that is sent TERM or INT drains and is replaced; it ignores those that are the supervisor's affair.\n",
+            SIGNALS_INTRO,
             _table(("signal", "what it does"), rows),
             "## Exit status\n",
             _table(("status", "meaning"), STATUSES),

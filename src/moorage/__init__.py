@@ -16,10 +16,13 @@ if TYPE_CHECKING:
         ConnectionEnded,
         HandlerStopped,
         Incomplete,
+        InheritError,
         InternalError,
         MoorageError,
         OperatorError,
         PeerError,
+        PidFileError,
+        PrivilegeError,
         SettingError,
         TargetError,
         TooLarge,
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseRequestHandler", "BindError", "Cause", "Condition", "Connection", "ConnectionEnded", "Event",
-    "HandlerStopped", "Incomplete", "InternalError", "Listener", "Lock", "MoorageError", "OperatorError",
-    "PeerError", "Phase", "Queue", "RLock", "Server", "SettingError", "StreamRequestHandler", "TargetError",
+    "HandlerStopped", "Incomplete", "InheritError", "InternalError", "Listener", "Lock", "MoorageError", "OperatorError",
+    "PeerError", "Phase", "PidFileError", "PrivilegeError", "Queue", "RLock", "Server", "SettingError", "StreamRequestHandler", "TargetError",
     "TooLarge", "__version__", "connect", "local", "run_blocking", "serve", "sleep", "spawn",
 ]  # fmt: skip
 
@@ -46,8 +49,8 @@ _HOMES = {
     "config": ["Listener"],
     "connection": ["Connection"],
     "errors": [
-        "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InternalError", "MoorageError",
-        "OperatorError", "PeerError", "SettingError", "TargetError", "TooLarge",
+        "BindError", "ConnectionEnded", "HandlerStopped", "Incomplete", "InheritError", "InternalError", "MoorageError",
+        "OperatorError", "PeerError", "PidFileError", "PrivilegeError", "SettingError", "TargetError", "TooLarge",
     ],
     "events": ["Cause", "Phase"],
     "handler": ["BaseRequestHandler", "StreamRequestHandler"],

@@ -98,7 +98,7 @@ def _control_command() -> click.Command:
         "control",
         callback=_control,
         params=[
-            click.Argument(["command"], type=click.Choice(list(COMMANDS))),
+            click.Argument(["command"], type=click.Choice(list(COMMANDS)), metavar="COMMAND"),
             *(_option(ServerSettings, name) for name in ("name", "control")),
             click.Option(["--json", "as_json"], is_flag=True, help="Print the answer as JSON."),
             _config_option(),

@@ -243,7 +243,7 @@ def _read(address: Any) -> tuple[str, Callable[[Deadline], list[Target]]]:
 
 
 def _read_text(address: Address) -> tuple[str, Callable[[Deadline], list[Target]]]:
-    if address.kind == "fd":
+    if address.kind in {"fd", "systemd"}:
         raise SettingError(f"the address {str(address)!r} cannot be connected to: write host:port or unix:/path")
     if address.kind == "unix":
         path = address.path.replace("@", "\0", 1) if address.path.startswith("@") else address.path

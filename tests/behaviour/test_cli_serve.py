@@ -99,16 +99,6 @@ def test_signal_during_the_start_still_stops_with_status_0(serve: Serve, tmp_pat
     assert server.status() == 0
 
 
-@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR2", "SIGTTIN", "SIGTTOU"])
-def test_signal_that_needs_a_supervisor_changes_nothing_but_the_log(serve: Serve, number: str) -> None:
-    server = serve("echo", "--bind", "127.0.0.1:0")
-    address = server.address()
-    server.signal(signal.Signals[number])
-    server.hear(f"WARNING .*{number} asks for.*no supervisor")
-    with Client(address) as client:
-        assert client.ask(b"here") == b"here"
-
-
 def test_usr1_opens_the_log_file_anew(serve: Serve, tmp_path: Path) -> None:
     log, moved = tmp_path / "log", tmp_path / "log.1"
     server = serve("echo", "--bind", "127.0.0.1:0", "--log-file", str(log))
@@ -124,7 +114,7 @@ def test_usr1_opens_the_log_file_anew(serve: Serve, tmp_path: Path) -> None:
 
 def test_json_log_is_one_object_a_line(serve: Serve) -> None:
     server = serve("echo", "--bind", "127.0.0.1:0", "--log-format", "json", "--log-connections")
-    server.hear("ServerStarted")
+    server.hear("SupervisorStarted")
     started = json.loads(server.log[-1])
     host, _, port = started["addresses"][0].rpartition(":")
     with Client((host, int(port))) as client:

@@ -393,8 +393,19 @@ def test_upgrade_whose_program_does_not_start_changes_nothing(start: Start, tmp_
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare(1)")
 def test_upgrade_as_pid_1_is_refused_and_a_reload_is_not(tmp_path: Path) -> None:
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "moorage", "serve", "echo"]
-    arguments = ["--bind", f"unix:{tmp_path}/s", "--drain-quiet", "0"]
+    command = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        sys.executable,
+        "-m",
+        "moorage",
+        "serve",
+        "echo",
+    ]
+    arguments = ["--bind", f"unix:{tmp_path}/s", "--drain-quiet", "0", "--control", "off"]
     with subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")

@@ -25,7 +25,7 @@ class Serving:
         self.process = subprocess.Popen(
             [*MOORAGE, "serve", *arguments],
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "XDG_RUNTIME_DIR": str(cwd), **(env or {})},  # each with a control socket of its own
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,

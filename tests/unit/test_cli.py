@@ -244,7 +244,7 @@ def test_mistake_is_told_though_nobody_reads_standard_error() -> None:
 
 def test_ctrl_c_while_a_target_is_imported_is_no_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "slow_here.py").write_text("raise KeyboardInterrupt")
-    said = Said(capsys, "serve", "slow_here:x")
+    said = Said(capsys, "check", "slow_here:x")
     assert (said.status, said.out, said.err.strip()) == (130, "", "")
 
 

@@ -219,20 +219,22 @@ class Parent:
 
 def live(files: Files, parent: Parent) -> None:
     """The child's life, until the supervisor is gone."""
+    before = files.look()  # first of all: what changes from here on is told
     try:
         events: Any = importlib.import_module("watchfiles")  # an optional extra: there may be no types to check
     except ImportError:
         events = None
     if events is not None:
         try:
-            return hear_events(files, parent, events)
+            return hear_events(files, parent, events, before)
         except (OSError, RuntimeError) as error:  # the kernel's limit of watches (fs.inotify.max_user_watches)
             parent.warn(f"watchfiles cannot watch the files, which are looked at instead: {error}")
-    return look_again_and_again(files, parent)
+    return look_again_and_again(files, parent, before)
 
 
-def hear_events(files: Files, parent: Parent, events: Any) -> None:
-    """Have the kernel tell what changes, through `watchfiles`."""
+def hear_events(files: Files, parent: Parent, events: Any, before: dict[str, Stamp]) -> None:
+    """Have the kernel tell what changes, through `watchfiles`; once also look, for what came before it listened."""
+    has_looked = False
     for changes in events.watch(
         files.folder,
         watch_filter=lambda _kind, path: files.has(path),
@@ -240,22 +242,33 @@ def hear_events(files: Files, parent: Parent, events: Any) -> None:
         debounce=int(MOST_UNQUIET * 1000),
         stop_event=parent,
         raise_interrupt=False,
+        rust_timeout=int(LOOK_SECONDS * 1000),
+        yield_on_timeout=True,
     ):
-        parent.tell({path for _kind, path in changes})
+        changed = {path for _kind, path in changes}
+        if not has_looked:
+            changed |= _difference(before, files.look())
+            has_looked = True
+        if changed:
+            parent.tell(changed)
 
 
-def look_again_and_again(files: Files, parent: Parent) -> None:
+def look_again_and_again(files: Files, parent: Parent, before: dict[str, Stamp]) -> None:
     """Compare what is there with what was there."""
-    before, pause = files.look(), LOOK_SECONDS
+    pause = LOOK_SECONDS
     while not parent.is_gone(pause):
         began = monotonic()
         now = files.look()
         pause = max(LOOK_SECONDS, (monotonic() - began) / MOST_LOOKING)
         if now != before:
             now = _wait_until_quiet(files, parent, now)
-            if changed := {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}:
+            if changed := _difference(before, now):
                 parent.tell(changed)
         before = now
+
+
+def _difference(before: dict[str, Stamp], now: dict[str, Stamp]) -> set[str]:
+    return {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
 
 
 def _wait_until_quiet(files: Files, parent: Parent, now: dict[str, Stamp]) -> dict[str, Stamp]:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ..config import Configuration, ServerSettings
 from ..errors import InternalError
-from ..events import Event, Events, WorkerEnded, WorkerReady, WorkerStarted, WorkerStuck
+from ..events import Events, WorkerEnded, WorkerReady, WorkerStarted, WorkerStuck
 from ..listener import Listener
 from ..runners.children import flush_standard_streams
 from ..server import Hook
@@ -125,7 +125,7 @@ class Crew:
         )  # fmt: skip
         self._members[pid] = worker
         self._watch.listen(ours.fileno(), partial(self._hear, worker))
-        self._emit(WorkerStarted(number, pid))
+        self._events.emit(WorkerStarted(number, pid))
         return worker
 
     def _fork(self, order: Order) -> int:
@@ -176,7 +176,7 @@ class Crew:
         match message:
             case Ready() if worker.state is State.BOOTING:
                 worker.move(State.READY)
-                self._emit(WorkerReady(worker.number, worker.pid, worker.age()))
+                self._events.emit(WorkerReady(worker.number, worker.pid, worker.age()))
                 worker.owner.ready(worker)
             case Failed(reason, is_operator):
                 worker.expect_end(is_asked=True)
@@ -208,7 +208,9 @@ class Crew:
                 self._bury(worker, status)
 
     def _bury(self, worker: WorkerHandle, status: int) -> None:
-        while self._hear(worker):  # its last words may be the reason
+        worker.is_reaped = True
+        worker.expect_end(is_asked=False)  # that it is ready means nothing any more
+        while self._hear(worker):  # but its last words may be the reason
             pass
         self._watch.unlisten(worker.link.fileno())
         stacks = worker.stacks.read() if worker.stuck is not None else ""
@@ -220,9 +222,9 @@ class Crew:
         worker.move(State.GONE)
         manner = _manner(status)
         if worker.stuck is not None:
-            self._emit(WorkerStuck(worker.number, worker.pid, worker.stuck, stacks))
+            self._events.emit(WorkerStuck(worker.number, worker.pid, worker.stuck, stacks))
         said = f"{manner} ({worker.remark})" if worker.remark else manner
-        self._emit(WorkerEnded(worker.number, worker.pid, said, worker.is_asked and not worker.remark))
+        self._events.emit(WorkerEnded(worker.number, worker.pid, said, worker.is_asked and not worker.remark))
         self._fail(worker, manner, False)
         worker.owner.gone(worker)
 
@@ -236,7 +238,9 @@ class Crew:
             if worker.is_late():
                 self._give_up(worker, f"it was not ready after {worker.settings.boot_timeout:g} s")
             elif worker.is_overdue():
-                worker.kill("" if worker.stuck is not None else "it had not left in time")
+                # An import does not hear that it is to end: no surprise.
+                is_late = worker.has_served and worker.stuck is None
+                worker.kill("it had not left in time" if is_late else "")
             elif worker.is_stuck(since):
                 worker.abort(worker.silence(0.0))
         self._settle()
@@ -270,10 +274,6 @@ class Crew:
             self._watch.unlisten(worker.link.fileno())
             worker.let_go()
         self._members.clear()
-
-    def _emit(self, event: Event) -> None:
-        if type(event) in self._events.wanted:
-            self._events.emit(event)
 
 
 def _manner(status: int) -> str:

@@ -150,7 +150,6 @@ class Place:
         self._tries = 0  # without one that became ready
         self._timer: Timer | None = None
         self._recycling: Recycling | None = None
-        self._is_recycled = False
 
     @property
     def is_ready(self) -> bool:
@@ -180,7 +179,7 @@ class Place:
             if self.worker is not None:
                 self.worker.leave()
             self.worker = coming
-            self._recycling, self._is_recycled = Recycling(coming.settings, self._generation.random), False
+            self._recycling = Recycling(coming.settings, self._generation.random)
 
     def close(self, ask: Callable[[WorkerHandle], None]) -> None:
         """Be no place any more: ask who is here to go."""
@@ -192,7 +191,7 @@ class Place:
                 ask(worker)
 
     def recycle(self) -> bool:
-        """Begin to replace the worker, if it is due and no try is to come; whether it is."""
+        """Begin to replace the worker, if it is due; whether it is.  A try that fails is repeated by itself."""
         worker, recycling = self.worker, self._recycling
         if worker is None or recycling is None or self._timer is not None:
             return False
@@ -203,10 +202,7 @@ class Place:
         reason = recycling.due(worker.born, worker.row.get("accepted"), memory, now)
         if reason is None:
             return False
-        if not self._is_recycled:  # else the one that was to take over failed
-            self._is_recycled = True
-            if WorkerRecycled in self._generation.events.wanted:
-                self._generation.events.emit(WorkerRecycled(worker.number, worker.pid, reason))
+        self._generation.events.emit(WorkerRecycled(worker.number, worker.pid, reason))
         self.fill()
         return True
 
@@ -239,9 +235,8 @@ class Place:
         if not self._generation.fail(worker, reason, is_operator):
             return
         delay = self._backoff.failed()
-        if WorkerFailed in self._generation.events.wanted:
-            pid = 0 if worker is None else worker.pid
-            self._generation.events.emit(WorkerFailed(self.number, pid, reason, delay))
+        pid = 0 if worker is None else worker.pid
+        self._generation.events.emit(WorkerFailed(self.number, pid, reason, delay))
         self._fill_after(delay)
 
     def _fill_after(self, delay: float) -> None:

@@ -9,7 +9,7 @@ Refuses   to know what either does: `reload.py` and `upgrade.py` do.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..events import Event, Events, ReloadFailed, ReloadFinished, ReloadStarted
+from ..events import Events, ReloadFailed, ReloadFinished, ReloadStarted
 from ..listener import Listener
 from .notify import Notifier
 from .reload import Reload
@@ -108,7 +108,7 @@ class Renewal:
     def _begin_reload(self, reason: str) -> None:
         self._wants_reload = None
         self._began = self._system.now()
-        self._emit(ReloadStarted(reason))
+        self._events.emit(ReloadStarted(reason))
         self._notifier.reloading()
         self.reload = self._make(self._reloaded, self._reload_failed)
         self.reload.begin()
@@ -116,14 +116,10 @@ class Renewal:
     def _reloaded(self, reload: Reload) -> None:
         self.reload = None
         self._take_over(reload)
-        self._emit(ReloadFinished(self._system.now() - self._began, reload.unchanged))
+        self._events.emit(ReloadFinished(self._system.now() - self._began, reload.unchanged))
         self._say_ready()
 
     def _reload_failed(self, reason: str) -> None:
         self.reload = None
-        self._emit(ReloadFailed(reason))
+        self._events.emit(ReloadFailed(reason))
         self._say_ready()
-
-    def _emit(self, event: Event) -> None:
-        if type(event) in self._events.wanted:
-            self._events.emit(event)

@@ -12,6 +12,7 @@ import enum
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from random import Random
 
@@ -19,7 +20,6 @@ from ..config import Configuration
 from ..config.settings import MOST_WORKERS
 from ..errors import InternalError, OperatorError
 from ..events import (
-    Event,
     Events,
     SupervisorStarted,
     SupervisorStopped,
@@ -69,10 +69,11 @@ NEXT: dict[State, frozenset[State]] = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class Supervisor:
     """One supervisor; `run` it once.
 
-    listeners       open ones, which are its own from here on
+    listeners       open ones, which are its own from here on; always those of the generation that serves
     reread          reads the settings again, for a reload; raises `OperatorError`
     watch, scoreboard, tokens  closed by whoever made them, after `run`
     set_up          has the process be as new settings say: called after a reload here, and in each new worker
@@ -84,56 +85,48 @@ class Supervisor:
                     with the pid of the new program of an upgrade
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        listeners: Sequence[Listener],
-        events: Events,
-        reread: Callable[[], Plan],
-        watch: Watch,
-        scoreboard: Scoreboard,
-        tokens: Tokens,
-        system: System | None = None,
-        notifier: Notifier | None = None,
-        make_upgrade: Callable[[Callable[[int], None]], Upgrading] | None = None,
-        set_up: Callable[[Configuration], object] = lambda configuration: None,
-        reopen_logs: Callable[[], None] = nothing,
-        forget: Callable[[], object] = nothing,
-        reap: Callable[[], object] = nothing,
-        on_started: Callable[[], object] = nothing,
-        on_stopping: Callable[[], object] = nothing,
-        on_handed_over: Callable[[int], object] = lambda pid: None,
-        change: MakeChange = change_listeners,
-        work: Callable[[Order], int] = work,
-        make_stacks: Callable[[], Stacks] = StackFile,
-        random: Random | None = None,
-    ) -> None:
-        self._plan, self._events, self._reread, self._watch = plan, events, reread, watch
-        self._scoreboard, self._tokens, self._change, self._set_up = scoreboard, tokens, change, set_up
-        self._system = system or System()
-        self._notifier = notifier or Notifier({})
-        self._random = random or Random()
-        self._reopen_logs, self._forget_more, self._reap_more = reopen_logs, forget, reap
-        self._on_started, self._on_stopping, self._on_handed_over = on_started, on_stopping, on_handed_over
-        self._listeners = list(listeners)
+    plan: Plan
+    _: KW_ONLY
+    listeners: Sequence[Listener]
+    events: Events
+    reread: Callable[[], Plan]
+    watch: Watch
+    scoreboard: Scoreboard
+    tokens: Tokens
+    system: System = field(default_factory=System)
+    random: Random = field(default_factory=Random)
+    notifier: Notifier = field(default_factory=partial(Notifier, {}))
+    make_upgrade: Callable[[Callable[[int], None]], Upgrading] | None = None
+    set_up: Callable[[Configuration], object] = lambda configuration: None
+    reopen_logs: Callable[[], None] = nothing
+    forget: Callable[[], object] = nothing
+    reap: Callable[[], object] = nothing
+    on_started: Callable[[], object] = nothing
+    on_stopping: Callable[[], object] = nothing
+    on_handed_over: Callable[[int], object] = lambda pid: None
+    change: MakeChange = change_listeners
+    work: Callable[[Order], int] = work
+    make_stacks: Callable[[], Stacks] = StackFile
+
+    def __post_init__(self) -> None:
         self._crew = Crew(
-            system=self._system, watch=watch, events=events, scoreboard=scoreboard, tokens=tokens,
-            doors=self._doors, forget=self._forget, reopen_logs=reopen_logs, work=work, make_stacks=make_stacks,
+            system=self.system, watch=self.watch, events=self.events, scoreboard=self.scoreboard, tokens=self.tokens,
+            doors=self._doors, forget=self._forget, reopen_logs=self.reopen_logs, work=self.work,
+            make_stacks=self.make_stacks,
         )  # fmt: skip
         self._renewal = Renewal(
-            make=self._make_reload, take_over=self._take_over, say_ready=self._say_ready, events=events,
-            system=self._system, notifier=self._notifier,
-            upgrade=None if make_upgrade is None else make_upgrade(self._handed_over),
+            make=self._make_reload, take_over=self._take_over, say_ready=self._say_ready, events=self.events,
+            system=self.system, notifier=self.notifier,
+            upgrade=None if self.make_upgrade is None else self.make_upgrade(self._handed_over),
         )  # fmt: skip
         self._state = State.NEW
         self._generations = 0
-        self._generation = self._make(plan, listeners, plan.settings.workers)
-        self._born = self._system.now()
+        self._generation = self._make(self.plan, self.listeners, self.plan.settings.workers)
+        self._born = self.system.now()
         self._asked: float | None = None  # when it was asked to stop
         self._was_asked = False
-        self._waking = Waking(watch)
-        self._is_init = self._system.is_init()
+        self._waking = Waking(self.watch)
+        self._is_init = self.system.is_init()
         self._status = 0
         self._error: OperatorError | None = None
 
@@ -148,7 +141,7 @@ class Supervisor:
                 self._look()
                 self._tell_watchdog()
                 while self._go_on():
-                    self._watch.turn()
+                    self.watch.turn()
                     self._take_the_dead()
             finally:
                 self._crew.abandon()
@@ -156,7 +149,7 @@ class Supervisor:
         if self._error is not None:
             raise self._error
         if self._asked is not None:  # else it never served, and what said so was enough
-            self._emit(SupervisorStopped(self._system.now() - self._asked))
+            self.events.emit(SupervisorStopped(self.system.now() - self._asked))
         return self._status
 
     @property
@@ -164,55 +157,50 @@ class Supervisor:
         """Whether new clients are welcome."""
         return self._state is State.SERVING
 
-    @property
-    def listeners(self) -> Sequence[Listener]:
-        """Those of the generation that serves."""
-        return self._generation.listeners
-
     # The operator's verbs, for any moment
 
     def stop(self, reason: str) -> None:
         """Drain; asked for a second time, end now."""
-        self._watch.call_soon(partial(self._stop, reason))
+        self.watch.call_soon(partial(self._stop, reason))
 
     def end(self, reason: str) -> None:
         """End now."""
-        self._watch.call_soon(partial(self._end, reason))
+        self.watch.call_soon(partial(self._end, reason))
 
     def reload(self, reason: str) -> None:
         """New workers with new settings, in the place of the old; during another reload or upgrade: after it."""
-        self._watch.call_soon(partial(self._renewal.want_reload, reason))
+        self.watch.call_soon(partial(self._renewal.want_reload, reason))
 
     def upgrade(self) -> None:
         """A new program in the place of this one; during a reload: after it."""
-        self._watch.call_soon(self._renewal.want_upgrade)
+        self.watch.call_soon(self._renewal.want_upgrade)
 
     def more(self) -> None:
         """One worker more."""
-        self._watch.call_soon(partial(self._resize, 1))
+        self.watch.call_soon(partial(self._resize, 1))
 
     def fewer(self) -> None:
         """One worker less, as long as one is left."""
-        self._watch.call_soon(partial(self._resize, -1))
+        self.watch.call_soon(partial(self._resize, -1))
 
     def reopen(self) -> None:
         """Open the log files anew."""
-        self._watch.call_soon(self._reopen)
+        self.watch.call_soon(self._reopen)
 
     def status(self) -> dict[str, object]:
         """What the control socket tells."""
-        refused = sum(self._scoreboard.total(f"refused:{cause}") for cause in REFUSALS)
+        refused = sum(self.scoreboard.total(f"refused:{cause}") for cause in REFUSALS)
         return {
             "state": self._state.value,
             "pid": os.getpid(),
-            "uptime": round(self._system.now() - self._born, 1),
+            "uptime": round(self.system.now() - self._born, 1),
             "generation": self._generation.number,
             "reloading": self._renewal.reload is not None,
             "upgrading": self._renewal.is_upgrading,
             "binds": [str(listener) for listener in self._generation.listeners],
             "wanted": len(self._generation),
             "workers": [worker.status() for worker in self._crew],
-            "totals": {**{name: self._scoreboard.total(name) for name in TOTALS}, "refused": refused},
+            "totals": {**{name: self.scoreboard.total(name) for name in TOTALS}, "refused": refused},
         }
 
     # The beginning
@@ -221,8 +209,8 @@ class Supervisor:
         self._move(State.SERVING)
         self._generation.go(self._cannot_go_on)
         addresses = tuple(listener.address for listener in self._generation.listeners)
-        self._emit(SupervisorStarted(addresses, self._plan.settings.runner, len(self._generation)))
-        self._on_started()
+        self.events.emit(SupervisorStarted(addresses, self.plan.settings.runner, len(self._generation)))
+        self.on_started()
         self._say_ready()
 
     def _could_not_start(self, worker: WorkerHandle | None, reason: str, is_operator: bool) -> None:
@@ -230,7 +218,7 @@ class Supervisor:
             self._error = OperatorError(reason)
         else:
             number, pid = (0, 0) if worker is None else (worker.number, worker.pid)
-            self._emit(WorkerFailed(number, pid, reason, None))
+            self.events.emit(WorkerFailed(number, pid, reason, None))
         self._status = 1
         self._finish(WorkerHandle.end)
 
@@ -238,7 +226,7 @@ class Supervisor:
         self._generations += 1
         return Generation(
             self._generations, plan, listeners, count,
-            crew=self._crew, system=self._system, watch=self._watch, events=self._events, random=self._random,
+            crew=self._crew, system=self.system, watch=self.watch, events=self.events, random=self.random,
         )  # fmt: skip
 
     # While it serves
@@ -254,32 +242,33 @@ class Supervisor:
     def _take_the_dead(self) -> None:
         self._crew.reap()
         self._renewal.reap()
-        self._reap_more()
+        self.reap()
         if self._is_init:
-            self._system.reap_orphans(self._crew)
+            self.system.reap_orphans(self._crew)
 
     def _look(self) -> None:
         self._crew.look()
         if self._renewal.reload is None:  # which replaces all of them
             self._generation.recycle()
-        self._watch.call_at(self._system.now() + LOOK_SECONDS, self._look)
+        self.watch.call_at(self.system.now() + LOOK_SECONDS, self._look)
 
     def _tell_watchdog(self) -> None:
-        seconds = self._notifier.watchdog_seconds
+        seconds = self.notifier.watchdog_seconds
         if seconds is not None:
-            self._notifier.watchdog()
-            self._watch.call_at(self._system.now() + seconds, self._tell_watchdog)
+            self.notifier.watchdog()
+            self.watch.call_at(self.system.now() + seconds, self._tell_watchdog)
 
     def _resize(self, change: int) -> None:
         count = len(self._generation) + change
         if self._state in {State.BOOTING, State.SERVING} and 1 <= count <= MOST_WORKERS:
-            self._emit(WorkerCountChanged(count))
+            self.events.emit(WorkerCountChanged(count))
             self._generation.resize(count)
-            if self._renewal.reload is not None and self._renewal.reload.new is not None:
-                self._renewal.reload.new.resize(count)
+            coming = None if self._renewal.reload is None else self._renewal.reload.new
+            if coming is not None and 1 <= len(coming) + change <= MOST_WORKERS:
+                coming.resize(len(coming) + change)
 
     def _reopen(self) -> None:
-        self._reopen_logs()
+        self.reopen_logs()
         self._crew.reopen()
 
     def _cannot_go_on(self, reason: str) -> None:
@@ -291,7 +280,7 @@ class Supervisor:
 
     def _make_reload(self, done: Callable[[Reload], None], failed: Callable[[str], None]) -> Reload:
         return Reload(
-            self._generation, reread=self._reread, change=self._change, make=self._make, set_up=self._set_up,
+            self._generation, reread=self.reread, change=self.change, make=self._make, set_up=self.set_up,
             done=done, failed=failed,
         )  # fmt: skip
 
@@ -305,14 +294,14 @@ class Supervisor:
         old.leave([index for index, listener in enumerate(old.listeners) if listener in reload.removed])
         for listener in reload.removed:
             listener.close()
-        self._listeners = list(new.listeners)
+        self.listeners = new.listeners
 
     def _handed_over(self, pid: int) -> None:
         """The new program serves: leave it everything."""
-        self._asked = self._system.now()
-        self._on_handed_over(pid)
-        self._notifier.main_pid(pid)
-        for listener in self._listeners:
+        self._asked = self.system.now()
+        self.on_handed_over(pid)
+        self.notifier.main_pid(pid)
+        for listener in self.listeners:
             listener.disown()
         self._finish(WorkerHandle.leave)
 
@@ -334,10 +323,10 @@ class Supervisor:
 
     def _announce(self, reason: str, *, is_now: bool) -> None:
         if self._state is not State.STOPPING:
-            self._asked = self._system.now()
-            self._on_stopping()
-            self._notifier.stopping()
-        self._emit(SupervisorStopping(reason, is_now))
+            self._asked = self.system.now()
+            self.on_stopping()
+            self.notifier.stopping()
+        self.events.emit(SupervisorStopping(reason, is_now))
 
     def _finish(self, ask: Callable[[WorkerHandle], None]) -> None:
         """Ask everybody to go, replace nobody, and refuse new clients rather than strand them."""
@@ -357,21 +346,17 @@ class Supervisor:
 
     def _doors(self) -> list[Listener]:
         """Every listener that is open here."""
-        return [*self._listeners, *self._renewal.doors]
+        return [*self.listeners, *self._renewal.doors]
 
     def _forget(self) -> None:
         """In a worker: close what is the supervisor's."""
         self._waking.forget()
         self._renewal.forget()
-        self._forget_more()
+        self.forget()
 
     def _say_ready(self) -> None:
         count = len(self._generation)
-        self._notifier.ready("1 worker" if count == 1 else f"{count} workers")
-
-    def _emit(self, event: Event) -> None:
-        if type(event) in self._events.wanted:
-            self._events.emit(event)
+        self.notifier.ready("1 worker" if count == 1 else f"{count} workers")
 
     def _move(self, state: State) -> None:
         if state not in NEXT[self._state]:

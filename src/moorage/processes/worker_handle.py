@@ -97,8 +97,12 @@ class WorkerHandle:
         self.born = system.now()
         #: whether its owner waits for it: it does not serve yet, and nobody has said that it never will
         self.is_awaited = True
+        #: whether it was ever told to accept
+        self.has_served = False
         #: whether its end is no surprise: it was asked to go, or has said why it cannot stay
         self.is_asked = False
+        #: whether it has ended, and its number may be another's
+        self.is_reaped = False
         #: how long it had stood still when it was found stuck; None when it was not
         self.stuck: float | None = None
         #: what is to be said of its end besides the exit status
@@ -119,7 +123,7 @@ class WorkerHandle:
     def go(self) -> None:
         """Have it accept."""
         self.move(State.SERVING)
-        self.is_awaited = False
+        self.has_served, self.is_awaited = True, False
         self.link.send(Go())
 
     def leave(self, last: Sequence[int] = ()) -> None:
@@ -134,8 +138,7 @@ class WorkerHandle:
         """Have it end now."""
         if self.state in _LAST:
             return
-        has_served = self.state in {State.SERVING, State.LEAVING}
-        self._ask(State.ENDING, End(), LEAVE_SECONDS + GRACE_SECONDS if has_served else BOOT_GRACE_SECONDS)
+        self._ask(State.ENDING, End(), LEAVE_SECONDS + GRACE_SECONDS if self.has_served else BOOT_GRACE_SECONDS)
 
     def reopen(self) -> None:
         """Have it open its log file anew."""
@@ -147,7 +150,8 @@ class WorkerHandle:
         if self.state is not State.ENDING:
             self.move(State.ENDING)
         self._deadline = self._system.now() + GRACE_SECONDS  # only a process in the middle of a disk access sees it
-        self._system.kill(self.pid, signal.SIGKILL)
+        if not self.is_reaped:
+            self._system.kill(self.pid, signal.SIGKILL)
 
     def abort(self, seconds: float) -> None:
         """It has stood still for so long: have it write its stacks and die."""

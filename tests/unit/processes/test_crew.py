@@ -205,6 +205,7 @@ def test_real_child_closes_what_is_not_its_own() -> None:
         stacks=sibling_stacks, owner=bench.owner, system=bench.system,
     )  # fmt: skip
     bench.crew._members[sibling.pid] = sibling
+    bench.watch.call_soon(lambda: forgotten.append("a call of the supervisor"))
     handle = bench.fork(1, own)
     assert select.select([read], [], [], PATIENCE)[0]
     assert os.read(read, 10) == b"yes"
@@ -255,6 +256,23 @@ def test_crew_hears_the_last_words_of_a_worker_that_is_dead_already(bench: Bench
     bench.worker(bench.fork()).fail("no database")
     bench.crew.reap()  # before the link was heard
     assert bench.owner.told == [("failed", 1, "no database", False), ("gone", 1)]
+
+
+def test_crew_does_not_take_for_ready_who_is_dead_already(bench: Bench) -> None:
+    bench.worker(bench.fork()).ready()
+    bench.system.workers[0].die()
+    bench.crew.reap()
+    assert bench.owner.told == [("failed", 1, "killed by SIGKILL", False), ("gone", 1)]
+    assert bench.sink.of(WorkerReady) == []
+
+
+def test_crew_sends_no_signal_to_the_number_of_a_dead_worker(bench: Bench) -> None:
+    handle = bench.fork()
+    bench.worker(handle).link._sock.send(b"nonsense")
+    bench.worker(handle).exit(0)
+    bench.crew.reap()
+    assert bench.worker(handle).signals == []
+    assert "none of ours" in bench.owner.told[0][2]
 
 
 def test_crew_kills_who_speaks_nonsense(bench: Bench) -> None:
@@ -382,6 +400,14 @@ def test_crew_kills_who_overstays_its_drain(bench: Bench) -> None:
     bench.look()
     assert bench.worker(handle).signals == [signal.SIGKILL]
     assert not bench.sink.of(WorkerEnded)[0].is_expected
+
+
+def test_crew_kills_who_is_told_to_end_in_the_middle_of_an_import(bench: Bench) -> None:
+    handle = bench.fork()
+    handle.end()
+    bench.look(3)
+    assert bench.worker(handle).signals == [signal.SIGKILL]
+    assert bench.sink.of(WorkerEnded) == [WorkerEnded(1, handle.pid, "killed by SIGKILL", True)]
 
 
 def test_crew_has_a_stuck_worker_tell_its_stacks_and_kills_it(bench: Bench) -> None:

@@ -82,10 +82,19 @@ def test_generation_tells_once_when_it_cannot_become_ready(bench: Bench) -> None
     assert (bench.told, bench.generation.phase) == ([("no", True)], Phase.OVER)
 
 
-def test_generation_whose_first_fork_fails_forks_nobody_more(bench: Bench) -> None:
-    bench.stage.system.fork_error = OSError("none left")
+def test_generation_whose_first_fork_fails_forks_nobody_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        if not forks:
+            forks.append(1)
+            raise OSError("none left")
+        return fake()
+
+    forks: list[int] = []
+    fake = bench.stage.system.fork
+    monkeypatch.setattr(bench.stage.system, "fork", fork)
     bench.start()
     assert bench.told == [("it could not be forked (none left)", False)]
+    assert bench.stage.system.workers == []
 
 
 def test_generation_resized_while_it_boots_waits_for_the_added_ones_too(bench: Bench) -> None:
@@ -165,6 +174,39 @@ def test_generation_that_serves_by_one_alone_does_not_give_up(bench: Bench) -> N
         bench.settle()
         bench.settle(31)
     assert bench.told == []
+
+
+def test_generation_does_not_give_up_while_another_place_is_about_to_have_a_worker(bench: Bench) -> None:
+    bench.serve()
+    bench.stage.watch.now += 20
+    for worker in bench.stage.system.workers:
+        worker.die()
+    bench.settle()
+    slow = bench.stage.system.workers[-1]
+    failing = bench.stage.system.workers[-2]
+    for _ in range(MOST_TRIES):
+        failing.fail("no database")
+        bench.settle()
+        bench.settle(30)
+        failing = bench.stage.system.workers[-1]
+    assert (slow.is_alive, bench.told) == (True, [])
+
+
+def test_generation_counts_only_failures_in_a_row() -> None:
+    bench = Bench(1)
+    bench.serve()
+    for _ in range(3):
+        bench.stage.watch.now += 20
+        bench.stage.system.workers[-1].die()
+        bench.settle()
+        for _ in range(MOST_TRIES - 1):
+            bench.stage.system.workers[-1].fail("no database")
+            bench.settle()
+            bench.settle(31)
+        bench.stage.system.workers[-1].ready()
+        bench.settle()
+    assert bench.told == []
+    bench.close()
 
 
 def test_generation_forgets_failures_when_a_worker_becomes_ready() -> None:

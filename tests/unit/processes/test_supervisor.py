@@ -2,15 +2,20 @@
 
 import json
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moorage.errors import InternalError, OperatorError
 from moorage.events import (
+    Event,
+    Events,
     ReloadFailed,
     ReloadFinished,
     ReloadStarted,
@@ -24,9 +29,17 @@ from moorage.events import (
     WorkerRecycled,
     WorkerStarted,
 )
+from moorage.listener import Change, open_listeners
 from moorage.processes.link import Drain, End, Go, Leave, Reopen
+from moorage.processes.scoreboard import Scoreboard
+from moorage.processes.signals import Action, CaughtSignals
 from moorage.processes.supervisor import NEXT, State, Supervisor
-from support.fake_processes import Stage, Story
+from moorage.processes.tokens import Tokens
+from moorage.processes.worker import Order
+from moorage.services import SERVICES
+from moorage.watch import Watch
+from support.fake_processes import Stage, Story, plan_of
+from support.sockets import PATIENCE
 
 
 @pytest.fixture
@@ -272,6 +285,23 @@ def test_supervisor_has_one_more_and_one_less_at_a_wish(stage: Stage) -> None:
     assert stage.sink.of(WorkerCountChanged) == [WorkerCountChanged(count) for count in (3, 2, 1)]
 
 
+def test_supervisor_changes_the_number_of_workers_in_the_middle_of_a_reload(stage: Stage) -> None:
+    @serving
+    def story(stage: Stage) -> Story:
+        stage.wish(workers=4)
+        stage.supervisor.reload("HUP")
+        yield 0
+        assert len(stage.system.workers) == 2 + 4
+        stage.supervisor.more()
+        yield 0
+        assert len(stage.system.workers) == 2 + 4 + 1 + 1
+        stage.boot()
+        yield 0
+        assert stage.supervisor.status()["wanted"] == 5
+
+    assert stage.play(story) == 0
+
+
 def test_supervisor_keeps_the_number_of_workers_over_a_reload_of_the_same_settings(stage: Stage) -> None:
     @serving
     def story(stage: Stage) -> Story:
@@ -491,8 +521,6 @@ def test_supervisor_reload_adds_and_removes_addresses(stage: Stage) -> None:
 
     @serving
     def story(stage: Stage) -> Story:
-        from support.fake_processes import plan_of
-
         stage.reread = lambda: plan_of("localhost:0", workers=2)
         before = stage.listeners[0]
         stage.supervisor.reload("HUP")
@@ -623,7 +651,9 @@ class FakeUpgrade:
             self.said.append("cancel")
 
     def reap(self) -> None: ...
-    def forget(self) -> None: ...
+
+    def forget(self) -> None:
+        self.said.append("forget")
 
 
 def play_upgrade(stage: Stage, then: Callable[[Stage, FakeUpgrade], Story], **arguments: Any) -> int:
@@ -664,7 +694,27 @@ def test_supervisor_leaves_everything_to_the_new_program(stage: Stage) -> None:
     stopped: list[str] = []
     assert play_upgrade(stage, then, on_handed_over=pids.append, on_stopping=lambda: stopped.append("")) == 0
     assert stopped == []  # the service goes on
+    assert not stage.sink.of(SupervisorStopping)
     assert len(stage.sink.of(SupervisorStopped)) == 1
+
+
+@pytest.mark.parametrize("is_upgraded", [False, True])
+def test_supervisor_leaves_the_path_of_a_socket_to_the_new_program_alone(tmp_path: Path, is_upgraded: bool) -> None:
+    def then(stage: Stage, upgrade: FakeUpgrade) -> Story:
+        if is_upgraded:
+            stage.supervisor.upgrade()
+            yield 0
+            upgrade.finish(4711)
+        else:
+            stage.supervisor.stop("TERM")
+        yield 0
+        stage.leave()
+        yield 0
+
+    path = tmp_path / "s"
+    with Stage(f"unix:{path}") as stage:
+        assert play_upgrade(stage, then) == 0
+    assert path.exists() is is_upgraded
 
 
 def test_supervisor_upgrade_and_reload_wait_for_each_other(stage: Stage) -> None:
@@ -803,3 +853,95 @@ def test_supervisor_class_is_made_with_names(stage: Stage) -> None:
     made: Any = Supervisor
     with pytest.raises(TypeError):
         made(stage.plan, stage.listeners)
+
+
+# For real
+
+
+class RealServer:
+    """A process that supervises two real workers, which echo; `hear` says what happened in it."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.listener = open_listeners(plan_of("127.0.0.1:0").configuration.listeners)[0]
+        self._arguments = arguments
+        self._read, self._write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(self._supervise())
+        os.close(self._write)
+
+    def hear(self) -> bytes:
+        """The next word."""
+        assert select.select([self._read], [], [], PATIENCE)[0]
+        return os.read(self._read, 100)
+
+    def echo(self) -> bytes:
+        """What a new client gets back."""
+        with socket.create_connection(self.listener.address, PATIENCE) as client:
+            client.sendall(b"hello\n")
+            return client.recv(100)
+
+    def wait(self) -> int:
+        """Its exit status."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        """Close what is ours."""
+        os.close(self._read)
+        self.listener.close()
+
+    def _say(self, event: Event) -> None:
+        os.write(self._write, b"started" if isinstance(event, SupervisorStarted) else b"reloaded")
+
+    def _supervise(self) -> int:
+        plan = replace(plan_of("127.0.0.1:0", workers=2), load=lambda: SERVICES["echo"])
+        events, watch = Events(), Watch()
+        events.subscribe(self._say, SupervisorStarted, ReloadFinished)
+        supervisor = Supervisor(
+            plan, listeners=[self.listener], events=events, reread=lambda: plan, watch=watch,
+            scoreboard=Scoreboard(), tokens=Tokens(10), change=lambda old, new: Change(list(old), [], [], []),
+            **self._arguments,
+        )  # fmt: skip
+        verbs = {Action.DRAIN: supervisor.stop, Action.RELOAD: supervisor.reload}
+        with CaughtSignals(lambda action, caught: verbs[action](caught.name)):
+            return supervisor.run()
+
+
+def test_real_supervisor_serves_reloads_and_drains() -> None:
+    server = RealServer()
+    try:
+        assert server.hear() == b"started"
+        assert [server.echo() for _ in range(4)] == [b"hello\n"] * 4
+        os.kill(server.pid, signal.SIGHUP)
+        assert server.hear() == b"reloaded"
+        assert [server.echo() for _ in range(4)] == [b"hello\n"] * 4
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        server.close()
+
+
+def test_real_worker_keeps_nothing_of_its_supervisor() -> None:
+    """Neither what wakes it, nor the pipe of an upgrade, nor what its owner has open."""
+    read, write = os.pipe()
+    upgrades: list[FakeUpgrade] = []
+    forgotten: list[str] = []
+
+    def make_upgrade(done: Callable[[int], None]) -> FakeUpgrade:
+        upgrades.append(FakeUpgrade(done))
+        return upgrades[0]
+
+    def work(order: Order) -> int:
+        order.close()
+        is_clean = signal.set_wakeup_fd(-1) == -1 and upgrades[0].said == ["forget"] and forgotten == ["forgotten"]
+        os.write(write, b"clean" if is_clean else b"not clean")
+        return 1
+
+    server = RealServer(work=work, make_upgrade=make_upgrade, forget=lambda: forgotten.append("forgotten"))
+    try:
+        assert server.wait() == 1  # nobody became ready
+        assert os.read(read, 100) in {b"clean", b"cleanclean"}  # one or two had the time
+    finally:
+        server.close()
+        os.close(read)
+        os.close(write)
