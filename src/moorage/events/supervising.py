@@ -64,12 +64,17 @@ class WorkerFailed(Event):
 
 @dataclass(frozen=True)
 class WorkerEnded(Event):
-    """A worker has ended, in this `manner` ("exit status 0", "killed by SIGKILL"); `is_expected` when it was asked to."""
+    """A worker has ended, in this `manner` ("exit status 0", "killed by SIGKILL"); `is_expected` when it was asked to.
+
+    `has_served` is whether it ever accepted; `stacks` is what a worker that crashed has written.
+    """
 
     number: int
     pid: int
     manner: str
     is_expected: bool
+    has_served: bool = True
+    stacks: str = ""
 
 
 @dataclass(frozen=True)

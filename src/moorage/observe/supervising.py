@@ -44,7 +44,14 @@ def _failed(event: happened.WorkerFailed) -> str:
 
 
 def _ended(event: happened.WorkerEnded) -> str:
-    return f"worker {event.number} ({event.pid}) ended: {event.manner}"
+    return f"worker {event.number} ({event.pid}) ended: {event.manner}" + (f"\n{event.stacks}" if event.stacks else "")
+
+
+def _level_of_end(event: happened.WorkerEnded) -> int:
+    """One that never served has said why: its end is no news."""
+    if not event.is_expected:
+        return logging.ERROR
+    return logging.INFO if event.has_served else logging.DEBUG
 
 
 def _stuck(event: happened.WorkerStuck) -> str:
@@ -67,7 +74,7 @@ LINES: dict[type[Event], Line] = {
         logging.INFO, lambda event: f"worker {event.number} ({event.pid}) is ready after {event.seconds:.1f} s"
     ),
     happened.WorkerFailed: _always(logging.ERROR, _failed),
-    happened.WorkerEnded: Line(lambda event: logging.INFO if event.is_expected else logging.ERROR, _ended),
+    happened.WorkerEnded: Line(_level_of_end, _ended),
     happened.WorkerStuck: _always(logging.CRITICAL, _stuck),
     happened.WorkerRecycled: _always(
         logging.INFO, lambda event: f"worker {event.number} ({event.pid}) is to be replaced: {event.reason}"

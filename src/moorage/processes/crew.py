@@ -213,7 +213,7 @@ class Crew:
         while self._hear(worker):  # but its last words may be the reason
             pass
         self._watch.unlisten(worker.link.fileno())
-        stacks = worker.stacks.read() if worker.stuck is not None else ""
+        stacks = worker.stacks.read() if os.WIFSIGNALED(status) else ""
         worker.let_go()
         del self._members[worker.pid]
         self._tokens.put(max(0, worker.row.get("held")))
@@ -223,8 +223,10 @@ class Crew:
         manner = _manner(status)
         if worker.stuck is not None:
             self._events.emit(WorkerStuck(worker.number, worker.pid, worker.stuck, stacks))
+            stacks = ""
         said = f"{manner} ({worker.remark})" if worker.remark else manner
-        self._events.emit(WorkerEnded(worker.number, worker.pid, said, worker.is_asked and not worker.remark))
+        is_expected = worker.is_asked and not worker.remark
+        self._events.emit(WorkerEnded(worker.number, worker.pid, said, is_expected, worker.has_served, stacks))
         self._fail(worker, manner, False)
         worker.owner.gone(worker)
 

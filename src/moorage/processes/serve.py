@@ -23,7 +23,7 @@ from ..config import Configuration, check_order
 from ..config.resolve import from_arguments, read
 from ..config.sources import Layer
 from ..config.version import VERSION
-from ..events import Events, SupervisorStarted
+from ..events import Events, ReloadFinished, SupervisorStarted, UpgradeFailed
 from ..listener import open_listeners
 from ..observe.control import ControlSocket, open_control
 from ..observe.endpoint import MetricsEndpoint
@@ -67,16 +67,22 @@ def serve(handler: Any, bind: Any = None, **settings: Any) -> int:
     check_order(handler, bind)
     check_handler(handler, getattr(handler, "__name__", repr(handler)))
     reread = partial(read, from_arguments(bind, settings))
-    return _serve(reread, lambda: handler, hooks, _service_name(handler))
+    return _serve(reread, lambda: handler, hooks, _service_name(handler), is_target=False)
 
 
 def serve_target(target: str, layer: Layer, config: str | None = None) -> int:
     """Serve what the operator named; see `target`."""
-    return _serve(partial(read, layer, config), partial(load, target), {}, target if target in SERVICES else None)
+    service = target if target in SERVICES else None
+    return _serve(partial(read, layer, config), partial(load, target), {}, service, is_target=True)
 
 
 def _serve(
-    reread: Callable[[], Configuration], load: Callable[[], Any], hooks: Mapping[str, Any], service: str | None
+    reread: Callable[[], Configuration],
+    load: Callable[[], Any],
+    hooks: Mapping[str, Any],
+    service: str | None,
+    *,
+    is_target: bool,
 ) -> int:
     def make_plan() -> Plan:
         configuration = reread()
@@ -84,13 +90,13 @@ def _serve(
         return Plan(configuration, load, hooks)
 
     with ExitStack() as opened:
-        return _Process(make_plan, service, opened).run()
+        return _Process(make_plan, service, opened, is_target).run()
 
 
 class _Process:
     """The supervisor's process; `opened` closes, in the opposite order, what it opens."""
 
-    def __init__(self, make_plan: Callable[[], Plan], service: str | None, opened: ExitStack) -> None:
+    def __init__(self, make_plan: Callable[[], Plan], service: str | None, opened: ExitStack, is_target: bool) -> None:
         self._service = service
         self._make_plan = make_plan
         plan = make_plan()
@@ -109,6 +115,9 @@ class _Process:
         opened.callback(self._watch.close)
         log_events(self._events, self._settings)
         self._events.subscribe(self._say_how_to_try, SupervisorStarted)
+        self._events.subscribe(self._keep_pid_file, UpgradeFailed)
+        if not is_target:
+            self._events.subscribe(_say_that_code_stays, ReloadFinished)
         self._system = System()
         self._open_shared(opened)
         self._supervisor = self._make_supervisor(plan)
@@ -227,6 +236,11 @@ class _Process:
             endpoint.disown()
             endpoint.close()
 
+    def _keep_pid_file(self, _event: UpgradeFailed) -> None:
+        """A new program that was killed on its way may have taken it."""
+        if self._pid_file is not None:
+            self._pid_file.write()
+
     def _sockets(self) -> dict[str, list[int]]:
         """What an upgrade passes on, by name."""
         sockets: dict[str, list[int]] = {}
@@ -283,6 +297,13 @@ def how_to_try(address: Any) -> str:
 
 def _service_name(handler: Callable[..., Any]) -> str | None:
     return next((name for name, service in SERVICES.items() if service is handler), None)
+
+
+def _say_that_code_stays(_event: ReloadFinished) -> None:
+    logging.getLogger(LOGGER).info(
+        "the handler came from the program that called serve(), so its code is as before: "
+        "an upgrade (SIGUSR2) runs that program again"
+    )
 
 
 def _warn_of_threads() -> None:

@@ -301,6 +301,7 @@ class Supervisor:
         self._asked = self.system.now()
         self.on_handed_over(pid)
         self.notifier.main_pid(pid)
+        self.notifier.watchdog_seconds = None  # from now on it is the new program that has to turn
         for listener in self.listeners:
             listener.disown()
         self._finish(WorkerHandle.leave)

@@ -11,4 +11,6 @@ def test_list_of_events_holds_each_of_them_once() -> None:
 
 
 def test_every_event_is_a_frozen_class_with_a_sentence() -> None:
-    assert all(is_dataclass(kind) and kind.__doc__ for kind in EVENT_TYPES)
+    for kind in EVENT_TYPES:
+        assert is_dataclass(kind)
+        assert kind.__doc__

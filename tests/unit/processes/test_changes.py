@@ -209,8 +209,8 @@ def writing(path: Path) -> Callable[[], object]:
 
 
 def told(folder: Path, *steps: Callable[[], object]) -> list[set[str]]:
-    script = Script(*steps)
-    look_again_and_again(Files(str(folder)), script)  # type: ignore[arg-type]  # it is asked the same things
+    script, files = Script(*steps), Files(str(folder))
+    look_again_and_again(files, script, files.look())  # type: ignore[arg-type]  # it is asked the same things
     return script.told
 
 
@@ -253,7 +253,7 @@ def test_tree_that_takes_long_to_look_at_is_looked_at_less_often(
     times = iter([0.0, 0.5, 1.0, 1.01])
     monkeypatch.setattr(changes, "monotonic", lambda: next(times))
     script = Script(nothing, nothing)
-    look_again_and_again(Files(str(tmp_path)), script)  # type: ignore[arg-type]  # it is asked the same things
+    look_again_and_again(Files(str(tmp_path)), script, {})  # type: ignore[arg-type]  # it is asked the same things
     assert script.waits == [1.0, 5.0, 1.0]
 
 
@@ -326,18 +326,27 @@ class Events(types.ModuleType):
         if self.error is not None:
             raise self.error
         for paths in self.rounds:
-            changed = {(1, path) for path in paths if watch_filter(1, path)}
-            if changed:
-                yield changed
+            yield {(1, path) for path in paths if watch_filter(1, path)}  # an empty one: nothing for a while
         assert stop_event.is_set()
 
 
 def test_events_of_watchfiles_are_told_when_they_are_of_the_files(tmp_path: Path) -> None:
     events = Events([f"{tmp_path}/a.py", f"{tmp_path}/b.py", f"{tmp_path}/.git/c.py"], [f"{tmp_path}/notes.txt"])
     script = Script()
-    hear_events(Files(str(tmp_path)), script, events)  # type: ignore[arg-type]  # it is asked the same things
+    hear_events(Files(str(tmp_path)), script, events, {})  # type: ignore[arg-type]  # it is asked the same things
     assert script.told == [{"a.py", "b.py"}]
-    assert events.asked == {"folder": str(tmp_path), "step": 200, "debounce": 2000, "raise_interrupt": False}
+    assert events.asked == {
+        "folder": str(tmp_path), "step": 200, "debounce": 2000, "raise_interrupt": False,
+        "rust_timeout": 1000, "yield_on_timeout": True,
+    }  # fmt: skip
+
+
+def test_change_from_before_watchfiles_listened_is_told(tmp_path: Path) -> None:
+    files, script = Files(str(tmp_path)), Script()
+    before = files.look()
+    (tmp_path / "app.py").touch()
+    hear_events(files, script, Events([], [], []), before)  # type: ignore[arg-type]  # it is asked the same things
+    assert script.told == [{"app.py"}]
 
 
 def test_watchfiles_is_taken_where_it_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,7 @@ def test_crew_tells_the_owner_once_who_cannot_boot(bench: Bench) -> None:
     bench.worker(bench.fork()).fail("there is no module nosuch", is_operator=True)
     bench.settle()
     assert bench.owner.told == [("failed", 1, "there is no module nosuch", True), ("gone", 1)]
-    assert bench.sink.of(WorkerEnded) == [WorkerEnded(1, 1001, "exit status 1", True)]
+    assert bench.sink.of(WorkerEnded) == [WorkerEnded(1, 1001, "exit status 1", True, has_served=False)]
 
 
 def test_crew_hears_the_last_words_of_a_worker_that_is_dead_already(bench: Bench) -> None:
@@ -407,7 +407,7 @@ def test_crew_kills_who_is_told_to_end_in_the_middle_of_an_import(bench: Bench) 
     handle.end()
     bench.look(3)
     assert bench.worker(handle).signals == [signal.SIGKILL]
-    assert bench.sink.of(WorkerEnded) == [WorkerEnded(1, handle.pid, "killed by SIGKILL", True)]
+    assert bench.sink.of(WorkerEnded) == [WorkerEnded(1, handle.pid, "killed by SIGKILL", True, has_served=False)]
 
 
 def test_crew_has_a_stuck_worker_tell_its_stacks_and_kills_it(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moorage import twins
+from moorage.config.resolve import from_arguments
 from moorage.errors import BindError, OperatorError, PidFileError, SettingError, TargetError
 from moorage.events import SupervisorStarted
 from moorage.processes import serve as serving
@@ -70,7 +71,7 @@ def started(supervisor: Scripted) -> None:
 def test_status_is_that_of_the_supervisor(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setattr(Scripted, "status_of_run", status)
     assert serve(echo, "127.0.0.1:0") == status
-    assert serve_target("echo", serving.from_arguments("127.0.0.1:0", {})) == status
+    assert serve_target("echo", from_arguments("127.0.0.1:0", {})) == status
 
 
 def test_mistake_before_serving_is_raised_and_leaves_nothing(script: Script, tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_target_is_loaded_by_the_worker_alone(script: Script, tmp_path: Path) ->
         errors.append(str(caught.value))
 
     script(load)
-    assert serve_target("absent.py:x", serving.from_arguments("127.0.0.1:0", {})) == 0
+    assert serve_target("absent.py:x", from_arguments("127.0.0.1:0", {})) == 0
     assert errors == ["there is no file 'absent.py'"]
 
 
