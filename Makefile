@@ -23,7 +23,7 @@ run: $(VENV)/.run ## install what is needed and serve echo on 127.0.0.1:20000
 	@exec $(BIN)/moorage serve echo --bind $(ADDRESS)
 
 test: $(VENV)/.dev ## install what is needed and run the tests (less than five minutes)
-	$(PYTEST) -n 2 -m "not full"
+	$(PYTEST) -n 3 -m "not full"
 
 test-full: $(VENV)/.dev ## run every test but the soak: long loads, floods and attacks too
 	$(PYTEST) -m "not soak"
