@@ -6,8 +6,9 @@ Promises  the same input gives the same pages, on every interpreter; `--check` w
 Why       a page written by hand is right on the day it is written.
 """
 
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from moorage.config import ListenerSettings, ProgramSettings, ServerSettings
 from moorage.config.settings import SHARED_SETTINGS
 from moorage.config.values import Settings, kind, names, show
 from moorage.events import CAUSES, EVENT_TYPES, Cause, Event
+from moorage.observe.metrics import exposition
+from moorage.processes.scoreboard import BOUNDS, FIELDS, Scoreboard
 from moorage.processes.signals import SIGNALS
 
 PAGES = Path(__file__).parent / "reference"
@@ -71,11 +74,25 @@ EVENTS_INTRO = """\
 `server.events.subscribe(function, *types)` calls the function with each event of these types, in the thread
 that emits it, which must not block; `server.events.queue(n)` is for readers that may. A subscriber that
 raises is removed and reported.
+
+Those of a supervisor (`Supervisor...`, `Worker...`, `Reload...`, `Upgrade...`) are for the log alone: with
+`log_format = "json"` the field `event` of a line is the name of its event. A handler or `worker_start` finds the events
+of its own worker in `server.events`.
 """
 
 CAUSES_INTRO = """\
 Every connection ends with exactly one cause, the first that was recorded. A cause whose row names a setting
 or a protocol that this version does not have is not recorded yet.
+"""
+
+METRICS_INTRO = """\
+Told at the address of the setting `metrics`, under `/metrics`, in the Prometheus text format 0.0.4; how to use them is
+said in [watch a running server](../howto/watch-a-running-server.md).
+
+A gauge is the sum over the workers that are there, a counter or a histogram that over all there were. A name with
+`worker_` has one line for each place among the workers, with the label `worker`; during a reload the old and the new
+one of a place are added up. Counters go on over reloads and the ends of workers. They begin at zero with a restart, and
+with the new program of an upgrade. A `cause` is one of the [causes](causes.md).
 """
 
 
@@ -87,6 +104,7 @@ def pages() -> dict[str, str]:
         "signals.md": signals_page(),
         "events.md": events_page(),
         "causes.md": causes_page(),
+        "metrics.md": metrics_page(),
     }
 
 
@@ -175,6 +193,29 @@ def _cause_row(cause: Cause) -> tuple[str, ...]:
     row = CAUSES[cause]
     phases = ", ".join(sorted(row.phases)) if len(row.phases) < 5 else "any"
     return (f"`{cause}`", row.meaning, phases, row.set_by, LEVELS[row.level])
+
+
+def metrics_page() -> str:
+    """One line for each metric, as a scraper is told of it."""
+    header = ("metric", "kind", "labels", "what it is")
+    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS)
+    histograms = (
+        "A histogram is told as lines that end in `_bucket` (how many took at most `le` seconds), `_sum` (seconds) and\n"
+        f"`_count`. Its bounds are {bounds} seconds, and `+Inf`.\n"
+    )
+    return _page([_title("Metrics"), METRICS_INTRO, _table(header, _metric_rows()), "## Histograms\n", histograms])
+
+
+def _metric_rows() -> Iterator[tuple[str, ...]]:
+    """Read from what a server with one worker tells: then the names are those."""
+    board = Scoreboard(rows=1)
+    board.allot().set("number", 1)
+    told = exposition(board, FIELDS, BOUNDS, {"name": "", "version": "", "runner": ""}).decode()
+    board.close()
+    for part in told.removeprefix("# HELP ").split("\n# HELP "):
+        (name, text), (*_, kind), sample = (line.split(" ", 1) for line in part.splitlines()[:3])
+        labels = re.findall(r'(\w+)="', sample[0])
+        yield f"`{name}`", kind.split()[-1], ", ".join(f"`{label}`" for label in labels) or "none", text
 
 
 def _first_sentence(event: type[Event]) -> str:

@@ -1,8 +1,10 @@
-"""The reference pages are what the code says, and miss nothing."""
+"""The reference pages are what the code says, and miss nothing; nor do the how-to pages that list what there is."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -10,10 +12,18 @@ from moorage.cli import commands
 from moorage.config import ListenerSettings, ProgramSettings, ServerSettings
 from moorage.config.values import names
 from moorage.events import EVENT_TYPES, Cause
+from moorage.observe.metrics import exposition
+from moorage.processes import supervisor, worker_handle
+from moorage.processes.reload import COUNTED, RESTART_ONLY
+from moorage.processes.scoreboard import BOUNDS, FIELDS, Kind, Scoreboard
 from moorage.processes.signals import SIGNALS
+from support.fake_processes import Stage, Story
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS / "reference"
+HOWTO = DOCS / "howto"
+#: what `moorage control status` never says: then there is no socket yet, or no more, and no worker is left to be told of
+UNTOLD = {supervisor.State.NEW, supervisor.State.OVER, worker_handle.State.GONE}
 
 
 def generator() -> ModuleType:
@@ -30,6 +40,35 @@ def rows(page: str) -> set[str]:
     """The first cells of the tables of a page."""
     lines = (REFERENCE / page).read_text().splitlines()
     return {line.split("|")[1].strip().strip("`") for line in lines if line.startswith("| `")}
+
+
+def words(page: str, title: str) -> list[set[str]]:
+    """What stands in backquotes in the first cells of each table of this part of a how-to page."""
+    text = re.split(r"^#+ ", (HOWTO / page).read_text(), flags=re.MULTILINE)
+    (part,) = (part for part in text if part.startswith(f"{title}\n"))
+    tables = re.findall(r"(?:^\|.*\n)+", part, flags=re.MULTILINE)
+    return [
+        {word for line in table.splitlines() for word in re.findall("`(.*?)`", line.split("|")[1])} for table in tables
+    ]
+
+
+def status() -> dict[str, Any]:
+    """What a server with a worker answers to `moorage control status`."""
+    told: dict[str, Any] = {}
+
+    def story(stage: Stage) -> Story:
+        stage.boot()
+        yield 0
+        told.update(stage.supervisor.status())
+        stage.supervisor.end("QUIT")
+        yield 0
+        for worker in stage.system.workers:
+            worker.exit()
+        yield 0
+
+    with Stage() as stage:
+        assert stage.play(story) == 0
+    return told
 
 
 def test_pages_are_up_to_date() -> None:
@@ -66,6 +105,40 @@ def test_every_cause_has_its_line() -> None:
 
 def test_every_signal_has_its_line() -> None:
     assert rows("signals.md") == {number.name for number in SIGNALS}
+
+
+def test_every_field_has_its_metric() -> None:
+    ending = {Kind.COUNTER: "_total", Kind.GAUGE: "", Kind.HISTOGRAM: ""}
+    told = [field for field in FIELDS if field.is_summable]
+    names = {f"moorage_{field.name}{ending[field.kind]}" for field in told}
+    names |= {f"moorage_worker_{field.name}" for field in told if field.kind is Kind.GAUGE}
+    assert rows("metrics.md") == names | {"moorage_info", "moorage_workers"}
+
+
+def test_every_metric_that_is_told_has_its_line() -> None:
+    board = Scoreboard(rows=1)
+    lines = exposition(board, FIELDS, BOUNDS, {}).decode().splitlines()
+    board.close()
+    assert rows("metrics.md") == {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+
+
+def test_every_word_of_the_status_is_explained() -> None:
+    of_server, of_workers, of_totals = words("watch-a-running-server.md", "Ask for the status")
+    told = status()
+    assert of_server == set(told)
+    assert of_workers == set(told["workers"][0])
+    assert of_totals == set(told["totals"])
+
+
+def test_every_state_of_the_status_is_explained() -> None:
+    of_server, of_workers = words("watch-a-running-server.md", "What each state means")
+    assert of_server == {state.value for state in set(supervisor.State) - UNTOLD}
+    assert of_workers == {state.value for state in set(worker_handle.State) - UNTOLD}
+
+
+def test_every_setting_that_only_a_restart_changes_is_named() -> None:
+    (names,) = words("deploy-without-losing-a-connection.md", "What a reload cannot change")
+    assert names == {*RESTART_ONLY, COUNTED, "v6only"}  # `v6only` is named by `change_listeners`
 
 
 def test_every_command_has_its_section() -> None:

@@ -18,7 +18,7 @@ import click
 from .config import Configuration, ListenerSettings, ProgramSettings, ServerSettings
 from .config.resolve import DEFAULT, read
 from .config.settings import SHARED_SETTINGS
-from .config.sources import flag, from_flags
+from .config.sources import Layer, flag, from_flags
 from .config.values import Settings, field_of, kind, names, show
 from .config.version import VERSION
 from .errors import OperatorError
@@ -113,12 +113,24 @@ def _control(command: str, config: str | None, as_json: bool, **flags: str | boo
 
     from .processes import asking
 
-    settings = read(from_flags(flags), config).server
+    settings = _read_if_it_can_be(from_flags(flags), config)
     answer = asking.ask(command, settings.name, settings.control)
     told = [json.dumps(answer, indent=2)] if as_json else asking.as_table(answer)
     for line in told or [f"{command}: the server was told; its log says how it goes"]:
         click.echo(line)
     return FINE
+
+
+def _read_if_it_can_be(layer: Layer, config: str | None) -> ServerSettings:
+    """The settings; a mistake in the file must not keep anybody from stopping the server."""
+    try:
+        return read(layer, config).server
+    except OperatorError as error:
+        if config is not None:
+            raise
+        settings = read(layer, os.devnull).server
+        _say(f"{error} (the settings file is passed over)")
+        return settings
 
 
 class _RunCommand(click.Command):

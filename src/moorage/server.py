@@ -32,9 +32,13 @@ from .observe.logs import log_events
 from .reception import Reception
 from .runners import make_runner, make_watch
 from .sharing import Shared, gate_of, limit_of, listeners_of
+from .state import CLOSED, DETACHED
 
 if TYPE_CHECKING:
     import socket
+
+#: over: their place may be taken already, a moment before the reception forgets them
+GONE = frozenset({CLOSED, DETACHED})
 
 Hook = Callable[["Server"], object]
 
@@ -148,7 +152,7 @@ class Server:
     @property
     def connections(self) -> tuple[Connection, ...]:
         """Who is here now, lingering ones included."""
-        return tuple(self._reception)
+        return tuple(connection for connection in self._reception if connection.state not in GONE)
 
     @property
     def draining(self) -> bool:

@@ -70,6 +70,19 @@ def test_second_signal_to_stop_ends_now_with_status_0(serve: Serve, number: sign
         assert server.status() == 0
 
 
+def test_signals_without_end_leave_status_0_and_nothing_behind(serve: Serve, tmp_path: Path) -> None:
+    """A third TERM came when its handler was gone already, and a second one after the end was an error."""
+    server = serve("echo", "--bind", f"unix:{tmp_path}/s", "--pid-file", str(tmp_path / "pid"))
+    server.hear("listening")
+    server.signal(signal.SIGTERM)
+    while server.process.poll() is None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            server.process.send_signal(number)
+    assert server.status() == 0
+    assert not server.said("Traceback")
+    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
 def test_quit_ends_now_with_status_0(serve: Serve) -> None:
     server = serve("echo", "--bind", "127.0.0.1:0", "--drain-quiet", "1d", "--drain-timeout", "off")
     with Client(server.address()) as client:

@@ -224,6 +224,19 @@ def test_control_prints_what_the_server_answers(
     assert asked == [(arguments.partition(" ")[0], "echo", "/run/c.sock")]
 
 
+def test_control_reaches_the_server_though_the_settings_file_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moorage.toml").write_text("line_limt = 5\n")
+    monkeypatch.setattr(asking, "ask", lambda command, name, control: f"{command} {name} {control}")
+    said = Said(capsys, "control", "stop", "--control", "/run/c.sock")
+    assert (said.status, said.out) == (0, "stop moorage /run/c.sock\n")
+    assert "line_limt" in said.err
+    assert "passed over" in said.err
+    assert Said(capsys, "control", "stop", "--config", "moorage.toml").status == 2
+
+
 def test_control_refused_by_the_server_is_its_sentence_and_status_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,14 @@ class Answering:
         for listener in self.listeners:
             listener.adopt()
 
+    def suspend(self) -> None:
+        """Leave new clients in the backlog, for the program before this one, which has the same sockets."""
+        self._unlisten()
+
+    def resume(self) -> None:
+        """Answer again."""
+        self._listen()
+
     def close(self) -> None:
         """Close everything; a client that is being answered at this moment still gets its reply."""
         if self.is_closed:

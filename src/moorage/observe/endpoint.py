@@ -43,6 +43,7 @@ class MetricsEndpoint:
         self._answering = Answering(open_own(address, "metrics", inherited), watch, self, clock)
         self.sockets = self._answering.sockets
         self.disown, self.adopt = self._answering.disown, self._answering.adopt
+        self.suspend, self.resume = self._answering.suspend, self._answering.resume
         self.close = self._answering.close
         self.leave_to_parent = self._answering.leave_to_parent
 

@@ -89,7 +89,7 @@ class LogSubscriber:
         self._log(event, self._life, "stopped")
 
     def _drain_started(self, event: happened.DrainStarted) -> None:
-        limit = "with no time limit" if event.timeout is None else f"for at most {event.timeout:g} s"
+        limit = "with no time limit" if event.timeout is None else f"for at most {event.timeout:.3g} s"
         self._log(event, logging.INFO, "draining %s, %s", _count(event.open, "connection"), limit)
 
     def _drain_finished(self, event: happened.DrainFinished) -> None:

@@ -15,6 +15,9 @@ from .. import twins
 from ..config.address import describe
 from ..events import Event
 
+#: how a worker ends that was told to, be it by hand
+FINE = "exit status 0"
+
 
 class Line(NamedTuple):
     """How an event is logged."""
@@ -50,7 +53,7 @@ def _ended(event: happened.WorkerEnded) -> str:
 def _level_of_end(event: happened.WorkerEnded) -> int:
     """One that never served has said why: its end is no news."""
     if not event.is_expected:
-        return logging.ERROR
+        return logging.WARNING if event.manner == FINE else logging.ERROR  # somebody has told it to leave
     return logging.INFO if event.has_served else logging.DEBUG
 
 

@@ -225,6 +225,7 @@ def live(files: Files, parent: Parent) -> None:
     except ImportError:
         events = None
     if events is not None:
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the reload says what has changed
         try:
             return hear_events(files, parent, events, before)
         except (OSError, RuntimeError) as error:  # the kernel's limit of watches (fs.inotify.max_user_watches)

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, MutableMapping, Sequence
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..config import parse_address
 from ..errors import BindError, InheritError
@@ -88,12 +88,13 @@ class Inherited:
         """Close what nobody has claimed: clients would wait in its backlog for ever."""
         if not self._left:
             return
-        rest = ", ".join(f"{name} (fd {fd})" for name, fd in self._left)
+        rest = ", ".join(f"{unquote(name)} (fd {fd})" for name, fd in self._left)
         for _, fd in self._left:
             os.close(fd)
         self._left = []
         logging.getLogger(LOGGER).warning(
-            "sockets were passed on that no setting asks for, and are closed: %s; take them with bind = systemd:NAME",
+            "sockets were passed on that no setting asks for, and are closed: %s; `bind` takes them by their address, "
+            "or as systemd:NAME",
             rest,
         )
 

@@ -71,7 +71,7 @@ FIELDS: tuple[Field, ...] = (
     Field("pid", _G, "Process of the worker.", is_summable=False),
     Field("number", _G, "Place of the worker, from 1.", is_summable=False),
     Field("generation", _G, "Reloads before the worker was started.", is_summable=False),
-    Field("accepting", _G, "Whether the worker accepts connections."),
+    Field("accepting", _G, "Workers that accept connections."),
     Field("open", _G, "Connections now."),
     Field("held", _G, "Places of `max_connections` taken now, those of closing connections included."),
     Field("accepted", _C, "Connections admitted."),

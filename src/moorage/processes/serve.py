@@ -40,7 +40,7 @@ from .notify import Notifier
 from .pid_file import PidFile
 from .privileges import drop
 from .scoreboard import BOUNDS, FIELDS, Scoreboard
-from .signals import Action, CaughtSignals
+from .signals import SIGNALS, Action, CaughtSignals
 from .supervisor import Plan, Supervisor
 from .system import System
 from .target import check_handler, load
@@ -71,7 +71,7 @@ def serve(handler: Any, bind: Any = None, **settings: Any) -> int:
 
 
 def serve_target(target: str, layer: Layer, config: str | None = None) -> int:
-    """Serve what the operator named; see `target`."""
+    """Serve what the operator named; see `target`.  Afterwards signals are blocked: the command is over."""
     service = target if target in SERVICES else None
     return _serve(partial(read, layer, config), partial(load, target), {}, service, is_target=True)
 
@@ -97,7 +97,7 @@ class _Process:
     """The supervisor's process; `opened` closes, in the opposite order, what it opens."""
 
     def __init__(self, make_plan: Callable[[], Plan], service: str | None, opened: ExitStack, is_target: bool) -> None:
-        self._service = service
+        self._service, self._is_target = service, is_target
         self._make_plan = make_plan
         plan = make_plan()
         self._settings, self._file = plan.settings, plan.configuration.file
@@ -132,7 +132,8 @@ class _Process:
     def run(self) -> int:
         """Serve; the exit status."""
         _warn_of_threads()
-        with CaughtSignals(self._act):
+        # What was opened is closed within: an impatient second TERM would leave the files behind.
+        with CaughtSignals(self._act), self._opened:
             if self._pid_file is not None:
                 self._opened.callback(self._pid_file.remove)
                 if self._successor is None:
@@ -140,7 +141,11 @@ class _Process:
             if self._settings.reload_on_change:
                 self._opened.callback(self._changes.stop)
                 self._changes.start()
-            return self._supervisor.run()
+            try:
+                return self._supervisor.run()
+            finally:
+                if self._is_target:  # the command ends with this, and its status is known
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     # What it is made of
 

@@ -67,6 +67,8 @@ NEXT: dict[State, frozenset[State]] = {
     State.STOPPING: frozenset({State.OVER}),
     State.OVER: frozenset(),
 }
+#: there is nothing to stop; a signal in the last turn is heard only when the Watch is closed
+_IDLE = frozenset({State.NEW, State.OVER})
 
 
 @dataclass(eq=False, repr=False)
@@ -309,6 +311,8 @@ class Supervisor:
     # The end
 
     def _stop(self, reason: str) -> None:
+        if self._state in _IDLE:
+            return
         if self._was_asked:
             self._end(reason)
             return
@@ -318,6 +322,8 @@ class Supervisor:
             self._finish(WorkerHandle.drain)
 
     def _end(self, reason: str) -> None:
+        if self._state in _IDLE:
+            return
         self._was_asked = True
         self._announce(reason, is_now=True)
         self._finish(WorkerHandle.end)

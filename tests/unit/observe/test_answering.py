@@ -87,6 +87,18 @@ def test_request_gets_its_reply_and_end_of_stream(call: Callable[..., Caller], t
     assert turner.watch._timers.delay() is None
 
 
+def test_client_of_a_suspended_one_waits_until_it_resumes(
+    answering: Answering, call: Callable[..., Caller], turner: Turner
+) -> None:
+    answering.suspend()
+    caller = call()
+    caller.send(b"hello\n")
+    turner.settle()
+    assert not caller.is_closed()
+    answering.resume()
+    assert caller.reply() == b"hello"
+
+
 def test_request_in_pieces_is_answered_when_it_is_complete(call: Callable[..., Caller]) -> None:
     caller = call()
     for piece in (b"he", b"ll", b"o"):

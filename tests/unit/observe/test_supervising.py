@@ -43,6 +43,7 @@ def test_start_says_where_and_with_how_many(events: Events, caplog: pytest.LogCa
         (WorkerFailed(2, 77, "no module", None), logging.ERROR, "did not become ready: no module"),
         (WorkerEnded(1, 7, "killed by SIGKILL", False), logging.ERROR, "worker 1 (7) ended: killed by SIGKILL"),
         (WorkerEnded(1, 7, "exit status 0", True), logging.INFO, "exit status 0"),
+        (WorkerEnded(1, 7, "exit status 0", False), logging.WARNING, "exit status 0"),
         (WorkerEnded(1, 7, "exit status 1", True, has_served=False), logging.DEBUG, "exit status 1"),
         (WorkerEnded(1, 7, "killed by SIGSEGV", False, stacks="File x"), logging.ERROR, "SIGSEGV\nFile x"),
         (WorkerStuck(1, 7, 31.2, "File x"), logging.CRITICAL, "stood still for 31 s and is killed:\nFile x"),

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from moorage.config.resolve import from_arguments
 from moorage.errors import BindError, OperatorError, PidFileError, SettingError, TargetError
 from moorage.events import SupervisorStarted
 from moorage.processes import serve as serving
+from moorage.processes.scoreboard import Scoreboard
 from moorage.processes.serve import how_to_try, serve, serve_target
+from moorage.processes.signals import SIGNALS
 from moorage.processes.supervisor import Plan
 from moorage.services import echo
 from support.client import Client
@@ -61,6 +63,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def unblocked() -> Iterator[None]:
+    """A command that is over blocks signals; the next test hears them."""
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def started(supervisor: Scripted) -> None:
@@ -124,6 +133,34 @@ def test_signal_does_what_its_row_says(script: Script, number: signal.Signals, c
     script(signalled)
     assert serve(echo, "127.0.0.1:0") == 0
     assert seen == [call]
+
+
+def test_signal_while_everything_is_closed_cuts_nothing_short(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It raised KeyboardInterrupt, or ended the process, with files left behind."""
+    seen: list[Any] = []
+    close = Scoreboard.close
+
+    def interrupted(scoreboard: Scoreboard) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        close(scoreboard)
+
+    monkeypatch.setattr(Scoreboard, "close", interrupted)
+    script(seen.append)
+    assert serve(echo, f"unix:{tmp_path}/s", pid_file=str(tmp_path / "pid")) == 0
+    assert seen[0].calls == [("stop", "SIGINT")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moorage"]
+
+
+def test_command_that_is_over_hears_no_signal_any_more() -> None:
+    assert serve_target("echo", from_arguments("127.0.0.1:0", {})) == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= SIGNALS.keys()
+
+
+def test_program_that_called_serve_hears_signals_again() -> None:
+    assert serve(echo, "127.0.0.1:0") == 0
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & SIGNALS.keys()
 
 
 def test_start_of_a_service_says_how_to_try_it(

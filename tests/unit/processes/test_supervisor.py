@@ -428,6 +428,16 @@ def test_supervisor_asked_to_end_ends_now_and_kills_who_does_not(stage: Stage) -
     assert stage.worker(1).signals == []
 
 
+@pytest.mark.parametrize("verb", ["stop", "end"])
+def test_supervisor_asked_to_stop_after_its_end_does_nothing(stage: Stage, verb: str) -> None:
+    """A signal of its last turn; whoever closes the Watch makes the calls that are left."""
+    assert stage.play(serving(lambda stage: iter(()))) == 0
+    said = stage.sink.of(SupervisorStopping)
+    getattr(stage.supervisor, verb)("TERM")
+    stage.watch.run_calls()
+    assert stage.sink.of(SupervisorStopping) == said
+
+
 def test_supervisor_kills_a_worker_that_overstays_its_drain(stage: Stage) -> None:
     def story(stage: Stage) -> Story:
         stage.boot()
