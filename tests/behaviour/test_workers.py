@@ -73,6 +73,12 @@ def greeted(client: Client) -> int:
     return int(client.line())
 
 
+def served(address: Any) -> int:
+    """The number of the process that serves a client who comes now."""
+    with Client(address) as client:
+        return greeted(client)
+
+
 class Crowd:
     """Clients that come, say nothing and stay; who of them is inside, and who was cut."""
 
@@ -367,12 +373,58 @@ def test_upgrade_moves_metrics_and_control_too(start: Start, tmp_path: Path) -> 
             assert server.ask("status")["pid"] == server.pid == int(pid_file.read_text())
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SOON) as answer:
                 assert b"moorage_" in answer.read()
-            with Client(address) as client:
-                assert greeted(client) in server.pids()
+            eventually(lambda: served(address) in server.pids(), SOON)  # for a moment both accept
     server.signal(signal.SIGTERM)
     server.wait_for_silence()
     assert not pid_file.exists()
     assert not server.control.exists()
+
+
+def test_program_that_still_boots_leaves_metrics_and_control_to_the_old_one(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import os, time\nwhile os.path.exists('wait'): time.sleep(0.01)\ndef handle(conn): conn.sendall(b'here')\n"
+    )
+    metrics = tmp_path / "metrics"
+    server = start("--metrics", f"unix:{metrics}", target="app:handle")
+    server.address()
+    (tmp_path / "wait").touch()
+    server.signal(signal.SIGUSR2)
+    server.hear("the new program is process")
+    for _ in range(50):
+        assert server.ask("status")["pid"] == server.pid
+        with Client(str(metrics)) as client:
+            client.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+            assert client.rest().startswith(b"HTTP/1.0 200")
+    (tmp_path / "wait").unlink()
+    server.follow_upgrade()
+    eventually(lambda: server.ask("status")["pid"] == server.pid, SOON)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_upgrade_that_drops_an_address_serves_its_backlog_and_removes_its_path(
+    start: Start, tmp_path: Path, runner: str
+) -> None:
+    settings, one, two = tmp_path / "moorage.toml", tmp_path / "one", tmp_path / "two"
+    settings.write_text(f"bind = 'unix:{one}'\nmax_connections = 1\n")
+    server = Serving(f"{HANDLERS}:echo", "--runner", runner, "--control", "off", "--drain-quiet", "0", cwd=tmp_path)
+    try:
+        assert server.address() == str(one)
+        with Client(str(one)) as inside, Client(str(one)) as waiting:
+            greeted(inside)
+            settings.write_text(f"bind = 'unix:{two}'\n")
+            server.signal(signal.SIGUSR2)
+            server.follow_upgrade()
+            inside.close()
+            greeted(waiting)
+        with Client(str(two)) as client:
+            greeted(client)
+        eventually(lambda: not one.exists(), SOON)
+        assert not server.said("WARNING")
+        server.signal(signal.SIGTERM)
+        server.wait_for_silence()
+        assert not two.exists()
+    finally:
+        server.end()
 
 
 def test_upgrade_whose_program_does_not_start_changes_nothing(start: Start, tmp_path: Path) -> None:

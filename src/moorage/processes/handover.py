@@ -17,7 +17,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from urllib.parse import quote, unquote
 
 from ..config import parse_address
-from ..errors import BindError, InheritError
+from ..errors import BindError, InheritError, SettingError
 from ..observe.logs import LOGGER
 
 #: SD_LISTEN_FDS_START: the first descriptor that is passed on
@@ -84,6 +84,11 @@ class Inherited:
                 raise BindError(f"cannot listen on {bind}: no socket of that name was passed on{there_are}")
         return found
 
+    def addresses(self) -> list[str]:
+        """The addresses among those left, as `bind` writes them: the program before this one had bound them."""
+        found = dict.fromkeys(unquote(name) for name, _ in self._left)
+        return [name for name in found if _is_address(name)]
+
     def close_rest(self) -> None:
         """Close what nobody has claimed: clients would wait in its backlog for ever."""
         if not self._left:
@@ -120,6 +125,14 @@ def pass_on(sockets: Mapping[str, Sequence[int]], environ: Mapping[str, str]) ->
     passed[COUNT] = str(len(pairs))
     passed[NAMES] = ":".join(name for name, _ in pairs)
     return passed, [fd for _, fd in pairs]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        parse_address(name)
+    except SettingError:
+        return False
+    return True
 
 
 def _count(text: str) -> int:

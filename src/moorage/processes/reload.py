@@ -102,9 +102,9 @@ class Reload:
         assert self.new is not None  # it is what became ready
         configuration = self.new.plan.configuration
         try:
+            self._set_up(configuration)
             for listener in self.new.listeners:
                 listener.apply(_settings_of(listener, configuration.listeners))
-            self._set_up(configuration)
         except (MoorageError, OSError) as error:
             self._fail(str(error))
             return

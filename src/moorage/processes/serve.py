@@ -19,12 +19,12 @@ from functools import partial
 from shutil import which
 from typing import Any
 
-from ..config import Configuration, check_order
+from ..config import Configuration, ListenerSettings, check_order
 from ..config.resolve import from_arguments, read
 from ..config.sources import Layer
 from ..config.version import VERSION
 from ..events import Events, ReloadFinished, SupervisorStarted, UpgradeFailed
-from ..listener import open_listeners
+from ..listener import Listener, open_listeners
 from ..observe.control import ControlSocket, open_control
 from ..observe.endpoint import MetricsEndpoint
 from ..observe.logfile import Logs
@@ -34,7 +34,7 @@ from ..runners import check_runner
 from ..services import SERVICES
 from ..watch import Watch
 from .changes import Changes
-from .descriptors import raise_descriptor_limit
+from .descriptors import fill_standard_descriptors, raise_descriptor_limit
 from .handover import Inherited
 from .notify import Notifier
 from .pid_file import PidFile
@@ -99,13 +99,15 @@ class _Process:
     def __init__(self, make_plan: Callable[[], Plan], service: str | None, opened: ExitStack, is_target: bool) -> None:
         self._service, self._is_target = service, is_target
         self._make_plan = make_plan
+        fill_standard_descriptors()
         plan = make_plan()
         self._settings, self._file = plan.settings, plan.configuration.file
         self._successor = Successor.from_environ(os.environ)
         self._notifier = Notifier(os.environ)
         inherited = Inherited.take(os.environ)
         self._listeners = open_listeners(plan.configuration.listeners, inherited)
-        for listener in self._listeners:
+        self._dropped = self._take_what_is_dropped(inherited)
+        for listener in (*self._listeners, *self._dropped):
             opened.callback(listener.close)
         drop(self._settings.user, self._settings.group)
         self._logs = Logs(self._settings)
@@ -122,6 +124,9 @@ class _Process:
         self._open_shared(opened)
         self._supervisor = self._make_supervisor(plan)
         self._endpoints = self._open_endpoints(inherited, opened)
+        if self._successor is not None:
+            for endpoint in self._endpoints.values():
+                endpoint.suspend()  # until then it is the program before this one that knows the answers
         inherited.close_rest()
         self._changes = Changes(
             self._system, self._watch, self._supervisor.reload, settings_file=str(self._file) if self._file else None
@@ -148,6 +153,12 @@ class _Process:
                     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     # What it is made of
+
+    def _take_what_is_dropped(self, inherited: Inherited) -> list[Listener]:
+        """Addresses of the program before this one that no setting names any more: closed when it leaves."""
+        if self._successor is None:
+            return []
+        return open_listeners([ListenerSettings(bind=bind) for bind in inherited.addresses()], inherited)
 
     def _open_shared(self, opened: ExitStack) -> None:
         """What the workers share: made before the first of them is forked."""
@@ -199,7 +210,7 @@ class _Process:
         return opened_here
 
     def _tell(self) -> bytes:
-        about = {"name": self._settings.name, "version": VERSION, "runner": self._settings.runner}
+        about = {"name": self._settings.name, "version": VERSION, "runner": self._supervisor.settings.runner}
         return exposition(self._scoreboard, FIELDS, BOUNDS, about)
 
     # What happens meanwhile
@@ -229,8 +240,12 @@ class _Process:
         if self._pid_file is not None:
             self._pid_file.write(replaces=self._successor.old_pid)
         self._successor.say_ready()
-        for owner in (*self._listeners, *self._endpoints.values()):
+        for owner in (*self._listeners, *self._dropped, *self._endpoints.values()):
             owner.adopt()
+        for listener in self._dropped:
+            listener.close()
+        for endpoint in self._endpoints.values():
+            endpoint.resume()
 
     def _handed_over(self, _pid: int) -> None:
         """The new program has everything."""
@@ -275,6 +290,8 @@ class _Process:
         """In a worker: leave to the supervisor what is its own."""
         for endpoint in self._endpoints.values():
             endpoint.leave_to_parent()
+        for listener in self._dropped:
+            listener.close()
         self._changes.disown()
         if self._successor is not None:
             self._successor.close()

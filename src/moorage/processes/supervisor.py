@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from random import Random
 
-from ..config import Configuration
+from ..config import Configuration, ServerSettings
 from ..config.settings import MOST_WORKERS
 from ..errors import InternalError, OperatorError
 from ..events import (
@@ -42,6 +42,7 @@ from .tokens import Tokens
 from .waking import Waking
 from .worker import Order, work
 from .worker_handle import Stacks, WorkerHandle
+from .worker_handle import State as Worker
 
 __all__ = ["Plan", "Supervisor"]
 
@@ -156,8 +157,13 @@ class Supervisor:
 
     @property
     def is_serving(self) -> bool:
-        """Whether new clients are welcome."""
-        return self._state is State.SERVING
+        """Whether new clients are welcome, and somebody is there for them."""
+        return self._state is State.SERVING and any(worker.state is Worker.SERVING for worker in self._crew)
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Those of the generation that serves."""
+        return self._generation.plan.settings
 
     # The operator's verbs, for any moment
 
@@ -306,7 +312,8 @@ class Supervisor:
         self.notifier.watchdog_seconds = None  # from now on it is the new program that has to turn
         for listener in self.listeners:
             listener.disown()
-        self._finish(WorkerHandle.leave)
+        # Who waits at an address that the new program does not have is served here, or by nobody.
+        self._finish(partial(WorkerHandle.leave, last=range(len(self._generation.listeners))))
 
     # The end
 

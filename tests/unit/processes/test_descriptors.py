@@ -1,13 +1,25 @@
 """Room for as many connections as the settings promise."""
 
 import logging
+import os
 import resource
 
 import pytest
 
 from moorage.config import ServerSettings
 from moorage.config.settings import SPARE_FILES
-from moorage.processes.descriptors import raise_descriptor_limit
+from moorage.processes.descriptors import fill_standard_descriptors, raise_descriptor_limit
+
+
+def test_standard_descriptor_that_was_closed_is_the_null_device() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(0, 3)
+        fill_standard_descriptors()
+        null = os.stat(os.devnull).st_rdev
+        is_free = os.open(os.devnull, os.O_RDONLY) > 2
+        os._exit(0 if is_free and all(os.fstat(fd).st_rdev == null for fd in range(3)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 class Limits:

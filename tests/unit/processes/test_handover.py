@@ -38,6 +38,11 @@ def given(count: object = 2, names: str | None = "web:admin", pid: str = US) -> 
     return environ if names is None else {**environ, "LISTEN_FDNAMES": names}
 
 
+def test_addresses_that_are_left_are_told_as_bind_writes_them() -> None:
+    left = Inherited([(encode("unix:/run/x:y"), 90), (encode("127.0.0.1:80"), 91), ("control", 92), ("unknown", 93)])
+    assert left.addresses() == ["unix:/run/x:y", "127.0.0.1:80"]
+
+
 def test_sockets_are_known_by_their_names_and_go_no_further(first: int) -> None:
     environ = given()
     inherited = Inherited.take(environ)

@@ -693,7 +693,7 @@ def test_supervisor_leaves_everything_to_the_new_program(stage: Stage) -> None:
         assert stage.supervisor.status()["upgrading"] is True
         upgrade.finish(4711)
         yield 0
-        assert [worker.heard() for worker in stage.system.workers] == [[Leave()]] * 2
+        assert [worker.heard() for worker in stage.system.workers] == [[Leave((0,))]] * 2
         assert (pids, stage.listeners[0].fileno()) == ([4711], -1)
         stage.supervisor.stop("TERM")  # it leaves already, in good order
         yield 0
