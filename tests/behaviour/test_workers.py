@@ -381,13 +381,16 @@ def test_upgrade_moves_metrics_and_control_too(start: Start, tmp_path: Path) -> 
 
 
 def test_program_that_still_boots_leaves_metrics_and_control_to_the_old_one(start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     (tmp_path / "app.py").write_text(
-        "import os, time\nwhile os.path.exists('wait'): time.sleep(0.01)\ndef handle(conn): conn.sendall(b'here')\n"
+        "import os\n"
+        "if os.path.exists('gate'): open('gate').read()  # until somebody has opened and closed it\n"
+        "def handle(conn): conn.sendall(b'here')\n"
     )
     metrics = tmp_path / "metrics"
     server = start("--metrics", f"unix:{metrics}", target="app:handle")
     server.address()
-    (tmp_path / "wait").touch()
+    os.mkfifo(gate)
     server.signal(signal.SIGUSR2)
     server.hear("the new program is process")
     for _ in range(50):
@@ -395,7 +398,7 @@ def test_program_that_still_boots_leaves_metrics_and_control_to_the_old_one(star
         with Client(str(metrics)) as client:
             client.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
             assert client.rest().startswith(b"HTTP/1.0 200")
-    (tmp_path / "wait").unlink()
+    gate.open("w").close()
     server.follow_upgrade()
     eventually(lambda: server.ask("status")["pid"] == server.pid, SOON)
 

@@ -14,4 +14,4 @@ def test_every_event_is_a_small_frozen_class_with_a_sentence() -> None:
         assert is_dataclass(kind)
         assert kind.__doc__
     with pytest.raises(FrozenInstanceError):
-        AcceptResumed(1.0).paused = 2.0  # type: ignore[misc]
+        AcceptResumed(1.0).paused = 2.0  # type: ignore[misc]  # what is forbidden is what is tested
