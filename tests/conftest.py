@@ -1,10 +1,12 @@
-"""What every test shares: an order that can be shuffled.
+"""What every test shares: an order that can be shuffled, and signals that can be heard.
 
 Promises  `--shuffle SEED` runs the tests in another order, the same one for the same seed; a test that
           needs its neighbours fails there.  Everything else a test needs it imports from `support`.
 """
 
 import random
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,3 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if seed := config.getoption("--shuffle"):
         random.Random(seed).shuffle(items)
+
+
+@pytest.fixture(autouse=True)
+def unblocked_signals() -> Iterator[None]:
+    """A command that is over blocks signals until its process ends; here another test follows."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -27,18 +27,20 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
+        self._last = "begin.py changed"
         self.watch = Watch()
         self.changes = Changes(System(), self.watch, self.told.append, folder=str(folder))
 
     def next(self) -> str:
-        """What is told next."""
+        """What is told next; a change may be told twice, where its file is opened in one moment and written in another."""
         before = len(self.told)
 
         def turn() -> str | None:
             self.watch.turn(0.02)
-            return self.told[before] if len(self.told) > before else None
+            return next((told for told in self.told[before:] if told != self._last), None)
 
-        return eventually(turn) or ""
+        self._last = eventually(turn) or ""
+        return self._last
 
     def stays_silent(self) -> bool:
         before = len(self.told)
