@@ -26,7 +26,7 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _SHAPE = 'write one line such as {"command": "status"}'
 
 
-class ControlSocket:
+class ControlSocket(Answering):
     """Obeys until `close`; `inherited` are listening sockets of the program before this one."""
 
     def __init__(
@@ -39,16 +39,7 @@ class ControlSocket:
     ) -> None:
         self._commands = commands
         bind = f"unix:{path.removeprefix('unix:')}"
-        self._answering = Answering(open_own(bind, "control", inherited), watch, self, clock)
-        self.sockets = self._answering.sockets
-        self.disown, self.adopt = self._answering.disown, self._answering.adopt
-        self.suspend, self.resume = self._answering.suspend, self._answering.resume
-        self.close = self._answering.close
-        self.leave_to_parent = self._answering.leave_to_parent
-
-    def __str__(self) -> str:
-        """Where it listens."""
-        return str(self._answering)
+        super().__init__(open_own(bind, "control", inherited), watch, self, clock)
 
     def admits(self, sock: socket.socket) -> bool:
         """Whether it is this user or root; the mode of the path says so too, but an abstract name has none."""

@@ -26,7 +26,7 @@ _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.[0-9]\r?\n")
 
 
-class MetricsEndpoint:
+class MetricsEndpoint(Answering):
     """Answers scrapers until `close`; `inherited` are listening sockets of the program before this one."""
 
     def __init__(
@@ -40,16 +40,7 @@ class MetricsEndpoint:
     ) -> None:
         self._tell = tell
         self._is_ready = is_ready
-        self._answering = Answering(open_own(address, "metrics", inherited), watch, self, clock)
-        self.sockets = self._answering.sockets
-        self.disown, self.adopt = self._answering.disown, self._answering.adopt
-        self.suspend, self.resume = self._answering.suspend, self._answering.resume
-        self.close = self._answering.close
-        self.leave_to_parent = self._answering.leave_to_parent
-
-    def __str__(self) -> str:
-        """Where it listens."""
-        return str(self._answering)
+        super().__init__(open_own(address, "metrics", inherited), watch, self, clock)
 
     def admits(self, sock: socket.socket) -> bool:
         """Everybody who can connect."""

@@ -25,7 +25,8 @@ from ..config.sources import Layer
 from ..config.version import VERSION
 from ..events import Events, ReloadFinished, SupervisorStarted, UpgradeFailed
 from ..listener import Listener, open_listeners
-from ..observe.control import ControlSocket, open_control
+from ..observe.answering import Answering
+from ..observe.control import open_control
 from ..observe.endpoint import MetricsEndpoint
 from ..observe.logfile import Logs
 from ..observe.logs import LOGGER, log_events
@@ -183,7 +184,7 @@ class _Process:
             boot_timeout=self._settings.boot_timeout, done=done,
         )  # fmt: skip
 
-    def _open_endpoints(self, inherited: Inherited, opened: ExitStack) -> dict[str, ControlSocket | MetricsEndpoint]:
+    def _open_endpoints(self, inherited: Inherited, opened: ExitStack) -> dict[str, Answering]:
         """The sockets on which this server is asked about itself."""
         settings, supervisor = self._settings, self._supervisor
         commands: dict[str, Callable[[], object]] = {
@@ -196,7 +197,7 @@ class _Process:
             "fewer": supervisor.fewer,
             "reopen": supervisor.reopen,
         }
-        opened_here: dict[str, ControlSocket | MetricsEndpoint] = {}
+        opened_here: dict[str, Answering] = {}
         if settings.metrics is not None:
             endpoint = MetricsEndpoint(
                 settings.metrics, self._watch, self._tell, lambda: supervisor.is_serving, inherited.named(METRICS)
@@ -240,11 +241,12 @@ class _Process:
         if self._pid_file is not None:
             self._pid_file.write(replaces=self._successor.old_pid)
         self._successor.say_ready()
-        for owner in (*self._listeners, *self._dropped, *self._endpoints.values()):
-            owner.adopt()
+        for listener in (*self._listeners, *self._dropped):
+            listener.adopt()
         for listener in self._dropped:
             listener.close()
         for endpoint in self._endpoints.values():
+            endpoint.adopt()
             endpoint.resume()
 
     def _handed_over(self, _pid: int) -> None:

@@ -51,7 +51,7 @@ def call(turner: Turner, endpoint: MetricsEndpoint) -> Iterator[Callable[[], Cal
     callers: list[Caller] = []
 
     def call() -> Caller:
-        callers.append(Caller(turner, endpoint._answering.listeners[0].address))
+        callers.append(Caller(turner, endpoint.listeners[0].address))
         turner.settle()
         return callers[-1]
 
