@@ -8,7 +8,8 @@ Why       `faulthandler` writes from within the signal handler and needs a descr
           reader at that moment, and would be full after 64 KiB.
 
 The interpreter tells at most the hundred threads that were started last, and "..." for the rest.  A worker that
-crashes by itself (SIGSEGV, SIGBUS) leaves its stacks here, too.
+crashes by itself (SIGSEGV, SIGBUS) leaves its stacks here, too.  While other threads run, `faulthandler` may crash at
+their stacks: then there is what it had written until then, and the worker, which was to be killed, is dead.
 """
 
 import faulthandler

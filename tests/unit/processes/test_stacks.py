@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from moorage.processes.stacks import MOST_BYTES, StackFile, arm, fold
+from support.waiting import eventually, is_asleep
 
 
 @pytest.fixture
@@ -47,16 +48,16 @@ def stand_still(tell: int) -> None:
     os.read(os.pipe()[0], 1)
 
 
-def wait_for_work(gate: threading.Barrier) -> None:
-    gate.wait()
-    threading.Event().wait()
+def wait_for_work(work: threading.Event) -> None:
+    work.wait()
 
 
 def stand_still_among_others(tell: int) -> None:
-    gate = threading.Barrier(5)
-    for _ in range(4):
-        threading.Thread(target=wait_for_work, args=(gate,), daemon=True).start()
-    gate.wait()
+    work = threading.Event()
+    threads = [threading.Thread(target=wait_for_work, args=(work,), daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: all(map(is_asleep, threads)))  # faulthandler may crash at the stack of one that runs
     stand_still(tell)
 
 
