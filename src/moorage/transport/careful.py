@@ -148,8 +148,9 @@ class CarefulStream(Stream):
         """Wait until nobody is in the middle of a message."""
         while self._writing:
             parker = make_parker()
-            if self._line is None:
-                self._line = deque()
+            line: deque[Any] = deque()
+            if self._line is None:  # and no call until it is set: who waits in a second line would wait for ever
+                self._line = line
             self._line.append(parker)
             is_free = not self._writing  # perhaps meanwhile, when nobody has seen us in the line
             if not is_free and not parker.wait(self._timeout):
@@ -158,8 +159,11 @@ class CarefulStream(Stream):
 
     def _end_turn(self) -> None:
         self._writing = False
-        while self._line:  # all of them: one may have left meanwhile, and who comes first goes first
-            self._line.popleft().release()
+        try:
+            while self._line:  # all of them: one may have left meanwhile, and who comes first goes first
+                self._line.popleft().release()
+        except IndexError:  # the next writer has ended its turn, too, and was faster
+            pass
 
     # The steps that all of the above are made of
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -10,9 +11,9 @@ from moorage.errors import ConnectionEnded, Incomplete, TooLarge
 from moorage.events import Cause
 from moorage.runners.waiters import PlainWaiter
 from support.clock import FakeClock
-from support.sockets import read_all, receive, shrink
+from support.sockets import PATIENCE, read_all, receive, shrink
 from support.streams import Ends, ScriptedWaiter, ends
-from support.waiting import in_thread
+from support.waiting import Running, in_thread
 
 pytestmark = pytest.mark.usefixtures("stream_twin")
 
@@ -444,6 +445,30 @@ def test_writer_that_waits_for_its_turn_obeys_its_timeout() -> None:
         both.stream._end_turn()
         both.stream.sendall(b"y")
         assert receive(both.peer, 1) == b"y"
+
+
+def test_two_writers_that_are_the_first_to_wait_both_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ends(waiter=PlainWaiter()) as both:
+        both.stream._writing = True
+        to_come = [lambda: both.stream.sendall(b"second")]
+        came: list[Running] = []
+        both_came = threading.Event()
+
+        class Meanwhile(deque):  # type: ignore[type-arg]  # of anything
+            def __init__(self) -> None:
+                if to_come:  # while the first makes its line, a second one comes to wait
+                    came.append(Running(to_come.pop()))
+                    came[0].wait_asleep()
+                    both_came.set()
+
+        monkeypatch.setitem(both.stream._take_turn.__globals__, "deque", Meanwhile)
+        with in_thread(lambda: both.stream.sendall(b"first ")) as first:
+            assert both_came.wait(PATIENCE)
+            first.wait_asleep()
+            both.stream._end_turn()
+            first.result()
+            came[0].result()
+        assert sorted(receive(both.peer, 12)) == sorted(b"first second")
 
 
 def test_turn_ends_when_a_writer_fails() -> None:
