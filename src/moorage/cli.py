@@ -31,7 +31,7 @@ INTERRUPTED = 130
 
 #: how a value is named in the help of a flag
 METAVARS = {
-    "count": "NUMBER", "octal": "MODE", "payload": "TEXT", "size": "SIZE", "text": "TEXT", "time": "TIME",
+    "count": "NUMBER", "networks": "NETWORKS", "paths": "PATHS", "rate": "RATE", "words": "WORDS", "octal": "MODE", "payload": "TEXT", "size": "SIZE", "text": "TEXT", "time": "TIME",
     "triple": "IDLE/INTERVAL/PROBES", "workers": "NUMBER|auto",
 }  # fmt: skip
 

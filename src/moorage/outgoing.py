@@ -49,6 +49,7 @@ class Limits:
     line_limit: int = 64 * KIB
     message_limit: int = 8 * KIB * KIB
     lifetime: ClassVar[None] = None
+    min_rate: ClassVar[None] = None
 
 
 def connect(

@@ -38,6 +38,7 @@ class Limits:
 
     idle_timeout: float | None = None
     message_timeout: float | None = None
+    min_rate: int | None = None
     write_timeout: float | None = None
     lifetime: float | None = None
     line_limit: int = 64 * 1024

@@ -62,7 +62,7 @@ cdef class Stream:
     """Receives and sends on one socket, which it borrows: it never closes it."""
 
     cdef public object _sock, _limits, _waiter, _buffer
-    cdef public object _timeout, _until, _message_due, _in_vain, _ended, _line
+    cdef public object _timeout, _until, _message_begun, _in_vain, _ended, _line
     cdef public object _reader, _writer, _deadline_look, _rfile, _wfile
     cdef Loop _loop_
     cdef public double _waiting_since, _moved_at, _due_read, _due_write
@@ -379,7 +379,7 @@ cdef class Stream:
 
     cdef bytes _take_front(self, Py_ssize_t size):
         """The first bytes of the buffer, which a block ends with."""
-        self._message_due = None
+        self._message_begun = None
         data = PyBytes_FromStringAndSize(PyByteArray_AsString(self._buffer), size)
         if size >= PyByteArray_Size(self._buffer):
             self._buffer = EMPTY

@@ -1,10 +1,12 @@
 """Forms: how the values of settings are written as text.
 
-Owns      one reader for each kind of value: "30s", "64KiB", "on", "0o660", "60/15/4".
+Owns      one reader for each kind of value: "30s", "64KiB", "on", "0o660", "60/15/4",
+          "10.0.0.0/8 ::1".
 Promises  text that is not of the form raises `ValueError`, whatever the text.
 Refuses   to guess: no "5 minutes", no "64k" (1000 or 1024?), no sums such as "1m30s".
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ OFF = frozenset({"off", "no", "false", "0"})
 NONE = frozenset({"off", "none"})
 
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(?:/ ?([smh]))?", re.ASCII)
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _OCTAL = re.compile(r"(?:0o)?([0-7]{1,6})", re.ASCII)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.ASCII | re.DOTALL)
@@ -73,6 +76,26 @@ def read_triple(text: str) -> tuple[int, ...]:
     return tuple(read_count(part) for part in text.split("/"))
 
 
+def read_words(text: str) -> tuple[str, ...]:
+    """Words between blanks; `none` and `off` are no word at all."""
+    return () if text.strip().lower() in NONE else tuple(text.split())
+
+
+def read_rate(text: str) -> float:
+    """How many a second: `100`, `0.5`, `100/s`, `30/m`, `10/h`."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) / SECONDS[match[2] or "s"]
+
+
+def check_network(text: str) -> str:
+    """A network such as `10.0.0.0/8`, `2001:db8::/32`, one address, or `all`."""
+    if text != "all":
+        ipaddress.ip_network(text)
+    return text
+
+
 def read_text(text: str) -> str:
     """Text that can be a path: not empty, no NUL."""
     if not text or "\0" in text:
@@ -107,6 +130,7 @@ def _quantity(text: str, units: Mapping[str, float]) -> tuple[str, float]:
 
 #: The reader for each kind of value.
 READERS: dict[str, Callable[[str], object]] = {
-    "choice": str, "count": read_count, "flag": read_flag, "octal": read_octal, "payload": read_payload,
-    "size": read_size, "text": read_text, "time": read_time, "triple": read_triple, "workers": read_workers,
+    "choice": str, "count": read_count, "flag": read_flag, "networks": read_words, "octal": read_octal,
+    "paths": read_words, "payload": read_payload, "rate": read_rate, "size": read_size, "text": read_text,
+    "time": read_time, "triple": read_triple, "words": read_words, "workers": read_workers,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 Owns      the precedence (defaults < file < environment < flags or arguments), and `Listener`.
 Promises  every value is checked before any socket is opened; what a listener says of itself wins over
           what is said for all listeners.
-Refuses   contradictions: the same address twice, a message for refused clients that nobody is sent.
+Refuses   contradictions; see there.
 Why       `Server(...)` reads arguments only, because a program that embeds it must get what it wrote;
           `serve()` and the command line read the file and the environment too, for their operator.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import SettingError
 from .address import parse_address
+from .contradictions import check
 from .settings import MOST_FIBERS, SPARE_FILES, ListenerSettings, ProgramSettings, ServerSettings
 from .sources import (
     LISTENER_NAMES,
@@ -114,7 +115,7 @@ def combine(layers: list[Layer]) -> Configuration:
         listener_places=tuple({name: given.place for name, given in listener.items()} for listener in merged),
         file=next((layer.path for layer in layers if layer.path), None),
     )
-    _check_contradictions(configuration)
+    check(configuration.server, configuration.listeners)
     return configuration
 
 
@@ -164,18 +165,3 @@ def _listener(options: Options) -> ListenerSettings:
     listener: ListenerSettings = _build(ListenerSettings, options)
     parse_address(listener.bind, bind.place if bind else DEFAULT)
     return listener
-
-
-def _check_contradictions(configuration: Configuration) -> None:
-    seen: set[str] = set()
-    for listener in configuration.listeners:
-        address = parse_address(listener.bind)
-        if str(address) in seen and (address.kind != "tcp" or address.port):
-            raise SettingError(f"the address {listener.bind} is given twice: leave one of them out")
-        seen.add(str(address))
-    server = configuration.server
-    if server.overflow_message and server.overflow != "refuse":
-        raise SettingError(
-            f"overflow_message is sent only with overflow = refuse, and overflow is {server.overflow}: "
-            "set overflow to refuse, or leave the message out"
-        )

@@ -1,65 +1,56 @@
 """Settings: what an operator may choose, with the default that is right in production.
 
-Owns      the three dataclasses, and for every setting its default, its unit, its one-sentence help
-          and the sentence saying when to change it.
+Owns      what concerns the whole server, and what `moorage run` can set besides; for every setting its default,
+          its unit, its one-sentence help and the sentence saying when to change it.
 Promises  one source: keyword arguments, flags, `MOORAGE_*` variables, TOML keys and the reference
           page are all made from these fields.
-Refuses   options that only the author understands: no field without a reason beside it.
 Why       one option written in seven places is how uvicorn's `--env-file` got lost.
 
 Times are seconds, sizes are bytes.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from .fields import (
+    DAY,
+    KEEPALIVE_MOST,
+    KIB,
+    MIB,
+    MOST_FIBERS,
+    MOST_SOCKETS,
+    MOST_WORKERS,
+    SPARE_FILES,
+    duration,
+    rate,
+    setting,
+    time_limit,
+)
+from .listening import ListenerSettings
 
 Runner = Literal["inline", "threads", "fibers", "forks"]
 Overflow = Literal["wait", "refuse", "reset"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
-KIB = 1024
-MIB = 1024 * KIB
-DAY = 86400.0
-#: a longer time is a slip of the pen, and `poll()` and the socket options count milliseconds in 31 bits
-LONGEST = 24 * DAY
-#: more sockets than any Linux process may have (`fs.nr_open` is at most 2**30; its default is 2**20)
-MOST_SOCKETS = 1 << 20
-#: the kernel's own limits: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT in include/net/tcp.h
-KEEPALIVE_MOST = (32767, 32767, 127)
-
-
-#: connections by default under `fibers`, where one costs a few KiB: what a host bears without a thought
-MOST_FIBERS = 10_000
-#: processes on one host; the rows of the scoreboard are twice as many, for both generations of a reload
-MOST_WORKERS = 256
-#: open files that are not connections: listeners, logs, pollers, threads that are kept, the program's own
-SPARE_FILES = 64
-
-
-def setting(
-    default: Any,
-    help: str,
-    change: str,
-    unit: str = "",
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-) -> Any:
-    """One field: default, what it does, when to change it, unit (`s`, `bytes`, `octal` or none), range."""
-    limits = {"gt": above, "ge": least, "le": most}
-    return field(default=default, metadata={"help": help, "change": change, "unit": unit, "limits": limits})
-
-
-def time_limit(default: float | None, help: str, change: str) -> Any:
-    """A deadline: zero would end everything at once, so it must be above zero."""
-    return setting(default, help, change, "s", above=0, most=LONGEST)
-
-
-def duration(default: float | None, help: str, change: str) -> Any:
-    """A time that may be zero."""
-    return setting(default, help, change, "s", least=0, most=LONGEST)
+__all__ = [
+    "DAY",
+    "KEEPALIVE_MOST",
+    "KIB",
+    "MIB",
+    "MOST_FIBERS",
+    "MOST_SOCKETS",
+    "MOST_WORKERS",
+    "SHARED_SETTINGS",
+    "SPARE_FILES",
+    "ListenerSettings",
+    "LogFormat",
+    "LogLevel",
+    "Overflow",
+    "ProgramSettings",
+    "Runner",
+    "ServerSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +101,45 @@ class ServerSettings:
         least=1,
         most=MOST_SOCKETS,
     )
+    accept_rate: float | None = rate(
+        "new connections a second, over all workers; more wait, or are refused as `overflow` says",
+        "set it where a storm of reconnects must not starve those who are served",
+    )
+    accept_burst: int = setting(
+        100,
+        "new connections above `accept_rate` at once, after a quiet time",
+        "to what your server takes in one go",
+        least=1,
+        most=MOST_SOCKETS,
+    )
+    client_rate: float | None = rate(
+        "new connections a second of one client (an IPv4 address, an IPv6 /64), over all workers; more are refused",
+        "set it against clients that reconnect all the time; never where many share one address",
+    )
+    client_burst: int = setting(
+        10,
+        "new connections of one client above `client_rate` at once, after a quiet time",
+        "to what an honest client opens at once",
+        least=1,
+        most=MOST_SOCKETS,
+    )
+    observe_only: tuple[str, ...] = setting(
+        (),
+        "policies that only count and log whom they would have refused: `max_per_client`, `accept_rate`, "
+        "`client_rate`, `rules`, `min_rate`",
+        "to try a limit before it bites",
+        "words",
+    )
+    shed_idle: float | None = time_limit(
+        None,
+        "when places or descriptors run out, close the longest idle of the connections that were idle for this long",
+        "set it where a new client matters more than an idle one",
+    )
+    setup_timeout: float | None = time_limit(
+        10.0,
+        "how long the PROXY header and the TLS handshake may take together",
+        "raise it for clients on very slow lines",
+    )
     wait_for_data: bool = setting(
         False, "give a connection its thread only when its first byte is there", "on where the client speaks first"
     )
@@ -121,6 +151,14 @@ class ServerSettings:
     )
     message_timeout: float | None = time_limit(
         30.0, "from the first byte to the last of one line or block", "raise it for large blocks over slow lines"
+    )
+    min_rate: int | None = setting(
+        None,
+        "bytes a second that a message must bring on the average until it is whole, after five seconds of grace",
+        "set it against clients that send a byte now and then",
+        "bytes",
+        least=1,
+        most=1024 * MIB,
     )
     write_timeout: float | None = time_limit(
         30.0, "how long the peer may take no byte of a reply", "raise it for peers that pause on purpose"
@@ -218,36 +256,6 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListenerSettings:
-    """What concerns one listener."""
-
-    bind: str = setting(
-        "127.0.0.1:20000",
-        "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`, `fd://3` or `systemd:name`",
-        "`0.0.0.0:port` or `[::]:port` to serve other hosts",
-    )
-    backlog: int = setting(
-        2048, "clients that may wait for accept; clipped by the kernel", "rarely", "", least=1, most=(1 << 31) - 1
-    )
-    nodelay: bool = setting(True, "send small writes at once (TCP_NODELAY)", "off for bulk written in tiny pieces")
-    keepalive: tuple[int, int, int] | None = setting(
-        (60, 15, 4),
-        "TCP keepalive: idle seconds before the first probe, between probes, number of probes",
-        "shorter behind a NAT that forgets sooner",
-        least=1,
-    )
-    user_timeout: float | None = time_limit(
-        120.0,
-        "how long sent data may stay unacknowledged (TCP_USER_TIMEOUT)",
-        "raise it for links that break for minutes",
-    )
-    v6only: bool = setting(True, "an IPv6 listener takes no IPv4 clients", "off for one dual-stack listener")
-    unix_mode: int = setting(
-        0o600, "permissions of a Unix socket's path", "0o660 for a group", "octal", least=0, most=0o777
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProgramSettings:
     """What `moorage run` can set besides: limits of the classes of `moorage.socketserver`."""
 
@@ -259,9 +267,6 @@ class ProgramSettings:
         "threads of a Threading class serve one client after another",
         "off for programs that leave things in them",
     )
-    setup_timeout: float | None = time_limit(
-        10.0, "how long a TLS handshake may take on a wrapped listener", "raise it for clients on very slow lines"
-    )
     pool_threads: int = setting(16, "threads of a `ThreadPoolTCPServer`", "clients at once", least=1, most=MOST_SOCKETS)
     pool_processes: int = setting(
         16, "processes of a `ProcessPoolTCPServer`", "clients at once", least=1, most=MOST_SOCKETS
@@ -271,5 +276,5 @@ class ProgramSettings:
 #: what the classes of `moorage.socketserver` have in common with a `Server`, so that `moorage run` can set it
 SHARED_SETTINGS = (
     "max_connections", "threads", "wait_for_data", "first_data_timeout", "idle_timeout", "message_timeout",
-    "write_timeout", "lifetime", "line_limit", "message_limit", "drain_timeout", "backlog", "keepalive",
+    "write_timeout", "lifetime", "line_limit", "message_limit", "drain_timeout", "setup_timeout", "backlog", "keepalive",
 )  # fmt: skip

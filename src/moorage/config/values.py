@@ -13,10 +13,13 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import SettingError
-from .forms import NONE, READERS, SECONDS, read_payload
+from .forms import NONE, READERS, SECONDS, check_network, read_payload
 from .settings import KEEPALIVE_MOST, KIB, MIB
 
 Settings = type  # ServerSettings, ListenerSettings or ProgramSettings
+
+#: kinds that are lists of words
+LISTS = frozenset({"networks", "paths", "words"})
 
 #: longer values are shown shortened in a sentence
 _SHOWN = 60
@@ -49,10 +52,14 @@ def convert(settings: Settings, name: str, given: Given) -> Any:
     """The value that setting `name` takes from what was given."""
     import msgspec  # here, so that `import moorage` stays free of it
 
+    what = kind(settings, name)
     try:
-        return msgspec.convert(_read(kind(settings, name), given), _constrained(settings, name))
+        value = msgspec.convert(_read(what, given), _constrained(settings, name))
+        if what.name == "networks":
+            value = tuple(map(check_network, value))
     except (ValueError, msgspec.ValidationError):
-        raise _will_not_do(name, given, kind(settings, name).accepted) from None
+        raise _will_not_do(name, given, what.accepted) from None
+    return value
 
 
 def show(settings: Settings, name: str, value: object) -> str:
@@ -61,9 +68,9 @@ def show(settings: Settings, name: str, value: object) -> str:
         return "off"
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, tuple):
-        return "/".join(map(str, value))
     label = kind(settings, name).name
+    if isinstance(value, tuple):
+        return (" " if label in LISTS else "/").join(map(str, value)) or "none"
     if label == "size" and isinstance(value, int):
         return next(f"{value // size}{unit}" for unit, size in _UNITS if value % size == 0)
     if label == "payload" and isinstance(value, bytes):
@@ -143,12 +150,18 @@ def _constrained(settings: Settings, name: str) -> Any:
 
 
 _UNITS = (("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", KIB), ("", 1))
-_BY_UNIT = {"s": "time", "bytes": "size", "octal": "octal", "cpus": "workers"}
+_BY_UNIT = {"s": "time", "bytes": "size", "octal": "octal", "cpus": "workers", "1/s": "rate"} | {
+    list: list for list in LISTS
+}
 _BY_TYPE: dict[Any, str] = {int: "count", bool: "flag", str: "text", bytes: "payload"}
 _ACCEPTED = {
     "flag": "on or off",
+    "networks": "networks such as 10.0.0.0/8 or 2001:db8::/32 (no bit set behind the prefix), addresses, or all",
     "octal": "permissions in octal, such as 0o660",
+    "paths": "paths, as a list or with blanks between them",
     "payload": "text or bytes",
+    "rate": "a number above 0 for each second, such as 100, 0.5 or 30/m",
     "text": "text without NUL, not empty",
     "triple": "idle/interval/probes, such as 60/15/4, the first two at most 32767 and the third at most 127",
+    "words": "words, as a list or with blanks between them",
 }

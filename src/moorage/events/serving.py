@@ -102,6 +102,67 @@ class ConnectionRefused(Event):
 
 
 @dataclass(frozen=True)
+class RefusalObserved(Event):
+    """A client came in that would have been refused for this cause, were the policy not in `observe_only`."""
+
+    peer: Address
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class SetupFailed(Event):
+    """A PROXY header or a TLS handshake failed; `reason` says how, for operators; the cause is told by the end."""
+
+    id: int
+    peer: Address
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True)
+class TlsEstablished(Event):
+    """A TLS handshake is done, `seconds` after it began; `version` is such as "TLSv1.3"."""
+
+    id: int
+    peer: Address
+    version: str
+    cipher: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CertificatesLoaded(Event):
+    """New certificates are used from now on; the first of them expires at `expires`, in seconds since 1970."""
+
+    paths: tuple[str, ...]
+    expires: float
+
+
+@dataclass(frozen=True)
+class CertificatesRejected(Event):
+    """Certificates on disk have changed and will not do, for this `reason`: those from before are still used."""
+
+    paths: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RulesLoaded(Event):
+    """A rules file has changed: its `networks` rules decide from now on."""
+
+    path: str
+    networks: int
+
+
+@dataclass(frozen=True)
+class RulesRejected(Event):
+    """A rules file has changed and will not do, for this `reason`: the rules from before still decide."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ConnectionClosed(Event):
     """A connection is over and its ticket is back.
 

@@ -39,6 +39,9 @@ RESET_ERRNOS = frozenset(
      errno.ENETDOWN, errno.ENOTCONN, errno.ESHUTDOWN}
 )  # fmt: skip
 
+#: seconds of a message in which `min_rate` asks for nothing: a lost packet is sent again within them
+RATE_GRACE = 5.0
+
 MSG_WAITALL = int(socket.MSG_WAITALL)
 
 
@@ -210,8 +213,8 @@ class CarefulStream(Stream):
 
     def _fill(self, size: int) -> bool:
         """Add to the buffer; False at the end of the stream.  The time of a begun block is counted."""
-        if self._buffer and self._message_due is None and self._limits.message_timeout is not None:
-            self._message_due = monotonic() + self._limits.message_timeout
+        if self._buffer and self._message_begun is None:
+            self._message_begun = monotonic()
         self._check(False)
         data = self._receive(min(max(size, RECV_SIZE), BLOCK_SIZE))
         if self._buffer:
@@ -222,7 +225,7 @@ class CarefulStream(Stream):
 
     def _take(self, size: int) -> bytes:
         """The first bytes of the buffer, which a block ends with."""
-        self._message_due = None
+        self._message_begun = None
         taken = bytes(self._buffer[:size])
         if size >= len(self._buffer):
             self._buffer = b""
@@ -283,8 +286,8 @@ class CarefulStream(Stream):
         if self._timeout is not None and (due is None or begun + self._timeout < due):
             due = begun + self._timeout
         if reading:
-            if self._message_due is not None and (due is None or self._message_due <= due):
-                due, final = self._message_due, Cause.MESSAGE_DEADLINE
+            if self._message_begun is not None:
+                due, final = self._message_due(self._message_begun, due)
             limit, cause = self._limits.idle_timeout, Cause.IDLE
         else:
             limit, cause = self._limits.write_timeout, Cause.WRITE_STALLED
@@ -292,6 +295,18 @@ class CarefulStream(Stream):
             moment = max(since, self._moved_at) + limit
             if due is None or moment <= due:
                 due, final = moment, cause
+        return due, final
+
+    def _message_due(self, begun: float, due: float | None) -> tuple[float | None, Cause | None]:
+        """The same for the message that began then: all of it in its time, and each part of it not too slowly."""
+        final = None
+        limit, rate = self._limits.message_timeout, self._limits.min_rate
+        if limit is not None and (due is None or begun + limit <= due):
+            due, final = begun + limit, Cause.MESSAGE_DEADLINE
+        if rate is not None:
+            moment = begun + RATE_GRACE + len(self._buffer) / rate
+            if due is None or moment < due:
+                due, final = moment, Cause.MIN_RATE
         return due, final
 
     def _time_is_up(self, final: Cause | None, mask: int, since: float) -> None:

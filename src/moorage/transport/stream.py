@@ -46,6 +46,8 @@ class Limits(Protocol):
     @property
     def message_timeout(self) -> float | None: ...
     @property
+    def min_rate(self) -> int | None: ...
+    @property
     def write_timeout(self) -> float | None: ...
     @property
     def line_limit(self) -> int: ...
@@ -58,7 +60,7 @@ class Stream:
 
     __slots__ = (
         "_buffer", "_deadline_look", "_due_read", "_due_write", "_ended", "_has_out", "_in_vain", "_is_shared", "_limits", "_line",
-        "_loop", "_message_due", "_moved", "_moved_at", "_readable", "_reader", "_recv", "_rfile", "_send", "_slot", "_sock",
+        "_loop", "_message_begun", "_moved", "_moved_at", "_readable", "_reader", "_recv", "_rfile", "_send", "_slot", "_sock",
         "_special", "_sticky", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since", "_wfile", "_writable",
         "_writer", "_writing", "bytes_received", "bytes_sent",
     )  # fmt: skip
@@ -74,7 +76,7 @@ class Stream:
         self._buffer: bytes | bytearray = b""
         self._timeout: float | None = None  # recoverable, for each wait
         self._until: float | None = None  # recoverable, a moment: `Connection.deadline()`
-        self._message_due: float | None = None  # final, for the block that has begun
+        self._message_begun: float | None = None  # when the block began that is not whole yet
         self._waiting_since = 0.0
         self._moved_at = 0.0
         self._moved = 0  # bytes, both ways, at the last wait
