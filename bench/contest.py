@@ -9,15 +9,16 @@ Promises  a Sample only if every reply was right; else `RunFailed` with what the
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import machine
+from bench import certificates, machine
 from bench.child import Child, child
 from bench.model import Load, Rival, Sample
 
-__all__ = ["Run", "RunFailed", "measure", "started"]
+__all__ = ["Run", "RunFailed", "certified", "command_of", "environment", "measure", "started"]
 
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 20  # a server says its port within this
@@ -50,19 +51,31 @@ class Run:
 def started(rival: Rival, load: Load) -> Iterator[Run]:
     """Server and load; the load opens its connections."""
     server_core, load_core = machine.cores()
-    source = HERE / "rivals" / rival.program
-    program = [str(machine.compiled(source))] if source.suffix == ".c" else [sys.executable, str(source)]
-    with child([*program, *rival.args], server_core, environment(rival)) as server:
+    with (
+        certified(rival.tls) as made,
+        child(command_of(rival), server_core, environment(rival) | certificates.for_server(made)) as server,
+    ):
         port = _port(server)
         empty = machine.resident_kib(server.pid)
-        arguments = [load.mode, load.connections, load.idle, load.size, load.warmup, load.messages, load.seconds]
-        client_program = str(machine.compiled(HERE / "load.c"))
-        with child([client_program, str(port), *map(str, arguments)], load_core) as client:
+        with child([*_load_program(rival), str(port), *_words(load, made)], load_core) as client:
             run = Run(server, client, load, empty)
             try:
                 yield run
             except OSError as error:  # the server is gone: its /proc files and its clock too
                 raise RunFailed(run.ended()) from error
+
+
+@contextlib.contextmanager
+def certified(wanted: bool) -> Iterator[certificates.Certificates | None]:
+    """A certificate for as long as the run, if one is wanted."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        yield certificates.make(Path(folder)) if wanted else None
+
+
+def command_of(rival: Rival) -> list[str]:
+    source = HERE / "rivals" / rival.program
+    program = [str(machine.compiled(source))] if source.suffix == ".c" else [sys.executable, str(source)]
+    return [*program, *rival.args]
 
 
 def measure(rival: Rival, load: Load) -> Sample:
@@ -85,6 +98,16 @@ def measure(rival: Rival, load: Load) -> Sample:
 
 def environment(rival: Rival) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("MOORAGE_")} | dict(rival.env)
+
+
+def _load_program(rival: Rival) -> list[str]:
+    return [sys.executable, str(HERE / "tls_load.py")] if rival.tls else [str(machine.compiled(HERE / "load.c"))]
+
+
+def _words(load: Load, made: certificates.Certificates | None) -> list[str]:
+    """The arguments of a load after the port."""
+    numbers = [load.connections, load.idle, load.size, load.warmup, load.messages, load.seconds]
+    return [load.mode, *map(str, numbers), *([str(made.authority)] if made else [])]
 
 
 def _port(server: Child) -> int:

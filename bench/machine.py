@@ -11,14 +11,16 @@ import functools
 import os
 import platform
 import re
+import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["CannotMeasure", "compiled", "cores", "cpu_seconds", "facts", "load_average", "resident_kib"]
+__all__ = ["CannotMeasure", "compiled", "cores", "cpu_seconds", "facts", "load_average", "need_files", "resident_kib"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / ".cache" / "bench"
@@ -88,6 +90,14 @@ def compiled(source: Path) -> Path:
     return program
 
 
+def need_files(count: int) -> None:
+    """Raise our soft limit of open files as far as it goes, for the children to inherit; refuse when that will not do."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise CannotMeasure(f"this needs {count:,} open files in one process, and the hard limit is {hard:,}: raise it")
+
+
 def load_average() -> float:
     return os.getloadavg()[0]
 
@@ -104,6 +114,7 @@ def facts() -> dict[str, object]:
         "siblings_of_server_core": siblings.read_text().strip() if siblings.exists() else "unknown",
         "kernel": platform.release(),
         "python": sys.version.split()[0],
+        "openssl": ssl.OPENSSL_VERSION,
         "versions": {name: version for name in RIVALS if (version := _version(name))},
         "load_average": load_average(),
     }

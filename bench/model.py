@@ -7,7 +7,7 @@ Promises  plain data; a scenario that contradicts itself is refused when it is i
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["Bar", "Calls", "Contestant", "Load", "Rival", "Sample", "Scenario"]
+__all__ = ["Attack", "AttackScenario", "Bar", "Calls", "Contestant", "Group", "Load", "Rival", "Sample", "Scenario"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Rival:
     needs: tuple[str, ...] = ()  # modules without which it is skipped
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()  # added to our environment, out of which every MOORAGE_ name is taken
+    tls: bool = False  # it is told the path of its certificate and key in BENCH_PEM, and spoken with in TLS 1.3
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,56 @@ class Calls:
 
     messages: int
     counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Attackers of one kind (see attackers.py), which setting ends them, and the cause that is then recorded."""
+
+    kind: str
+    count: int
+    deadline: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A server with these settings, and who attacks it; `times` are those of its settings that are in seconds."""
+
+    name: str
+    runner: str
+    groups: tuple[Group, ...]
+    times: Mapping[str, float]
+    settings: Mapping[str, object]
+    is_unix: bool = False
+    tls: bool = False
+    exchanges: int = 2_000
+    pace: float = 4_000  # attackers that connect in a second
+    drip_every: float = 10.0
+
+    def __post_init__(self) -> None:
+        if absent := {group.deadline for group in self.groups} - set(self.times):
+            raise ValueError(f"{self.name}: {sorted(absent)} is no deadline of its server")
+
+    @property
+    def attackers(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @property
+    def seconds(self) -> float:
+        """From the first attacker's connect to the last one's end, at the latest."""
+        return self.attackers / self.pace + max(self.times[group.deadline] for group in self.groups) + 1
+
+    def quick(self) -> "Attack":
+        """The same attack, small and short: shows that everything works, not what it costs."""
+        groups = tuple(replace(group, count=group.count // 100) for group in self.groups)
+        times = {name: seconds / 5 for name, seconds in self.times.items()}
+        return replace(self, groups=groups, times=times, exchanges=100, drip_every=self.drip_every / 5)
+
+
+@dataclass(frozen=True)
+class AttackScenario:
+    """One question about attacks; each is a bar of its own."""
+
+    question: str
+    attacks: tuple[Attack, ...]

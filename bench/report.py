@@ -10,7 +10,7 @@ from statistics import median
 
 from bench.model import Bar, Calls, Sample, Scenario
 
-__all__ = ["Ratio", "Verdict", "judge", "near", "ratio", "render", "render_calls"]
+__all__ = ["Ratio", "Verdict", "grid", "judge", "near", "ratio", "render", "render_calls"]
 
 CLOSE = 0.05  # a median this close to its limit is measured again
 
@@ -70,9 +70,9 @@ def render(
     title: str, scenario: Scenario, rounds: Rounds, verdicts: Sequence[Verdict], left_out: Mapping[str, str]
 ) -> str:
     lines = [f"{title}: {scenario.question}", ""]
-    lines += _grid(_contestants(scenario, rounds, left_out))
+    lines += grid(_contestants(scenario, rounds, left_out))
     if verdicts:
-        lines += ["", *_grid(_bars(verdicts))]
+        lines += ["", *grid(_bars(verdicts))]
     lines += [f"left out: {name}: {why}" for name, why in left_out.items()]
     return "\n".join(lines)
 
@@ -119,7 +119,7 @@ def _bars(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import pkgutil
-import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import bench.scenarios
 from bench import contest, machine, report, trace
-from bench.model import Calls, Contestant, Load, Sample, Scenario
+from bench.attack_rounds import AttackRounds
+from bench.model import AttackScenario, Calls, Contestant, Load, Sample, Scenario
 
 __all__ = ["main"]
 
@@ -128,8 +128,8 @@ def missing(contestant: Contestant) -> str:
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
-def scenarios() -> dict[str, Scenario]:
-    found = {}
+def scenarios() -> dict[str, Scenario | AttackScenario]:
+    found: dict[str, Scenario | AttackScenario] = {}
     for module in pkgutil.iter_modules(bench.scenarios.__path__):
         found[module.name] = importlib.import_module(f"bench.scenarios.{module.name}").SCENARIO
     return found
@@ -152,6 +152,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
+def contest_of(
+    name: str, scenario: Scenario | AttackScenario, only: Sequence[str], quick: bool
+) -> Contest | AttackRounds:
+    if isinstance(scenario, AttackScenario):
+        return AttackRounds(name, scenario, only, quick)
+    return Contest(name, narrowed(scenario, only), quick)
+
+
 def narrowed(scenario: Scenario, only: Sequence[str]) -> Scenario:
     """The scenario with fewer contestants; the baseline stays, bars without their contestants go."""
     if not only:
@@ -167,15 +175,14 @@ def narrowed(scenario: Scenario, only: Sequence[str]) -> Scenario:
 def run(given: argparse.Namespace) -> int:
     server_core, load_core = machine.cores()
     os.sched_setaffinity(0, {load_core})  # we sleep while it is measured; when we wake, it is beside the load
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    machine.need_files(0)
     if machine.load_average() > BUSY:
         print(f"load average {machine.load_average():.2f}: others work here, trust no number", file=sys.stderr)
     print(f"server on core {server_core}, load on core {load_core}", file=sys.stderr)
     folder = given.json or (None if given.quick else RESULTS)
     good = True
     for name, scenario in given.chosen.items():
-        played = Contest(name, narrowed(scenario, given.only), given.quick)
+        played = contest_of(name, scenario, given.only, given.quick)
         played.play(1 if given.quick else given.runs)
         played.count_calls()
         print(f"\n{played.text()}\n", flush=True)

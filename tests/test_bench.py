@@ -35,6 +35,12 @@ def scenario_of(*bars: Bar, program: str = "threading_echo.py") -> Scenario:
     return Scenario("what?", FEW, "theirs", contestants, bars)
 
 
+def contest_named(name: str) -> Scenario:
+    scenario = run.scenarios()[name]
+    assert isinstance(scenario, Scenario)
+    return scenario
+
+
 def program(folder: Path, body: str) -> Rival:
     """A server with its own idea of an echo: `body` answers `data` on `sock`."""
     head = """
@@ -119,17 +125,17 @@ def test_report_of_calls_is_empty_where_no_contestant_is_traced() -> None:
 
 
 def test_scenarios_all_load_and_compare_with_their_baseline() -> None:
-    assert {"big", "churn", "echo", "idle", "lines"} <= set(run.scenarios())
+    assert {"attack", "big", "churn", "echo", "idle", "lines", "tls_echo", "tls_handshakes"} <= set(run.scenarios())
 
 
-@pytest.mark.parametrize("name", ["big", "churn", "echo", "idle", "lines"])
+@pytest.mark.parametrize("name", ["big", "churn", "echo", "idle", "lines", "tls_echo", "tls_handshakes"])
 def test_scenario_holds_fibers_to_a_bar(name: str) -> None:
-    assert "moorage fibers" in {bar.contestant for bar in run.scenarios()[name].bars}
+    assert "moorage fibers" in {bar.contestant for bar in contest_named(name).bars}
 
 
 def test_idle_scenario_gives_room_to_all_its_connections() -> None:
     """More than the default of fibers: without the setting the last hundred would wait in the backlog for ever."""
-    scenario = run.scenarios()["idle"]
+    scenario = contest_named("idle")
     programs = [c for c in scenario.contestants if c.name.startswith("moorage")]
     room = {int(arg.removeprefix("max_connections=")) for c in programs for arg in c.rival.args if "max_conn" in arg}
     assert min(room) >= max(load.connections + load.idle for load in map(scenario.load_of, programs))

@@ -15,13 +15,17 @@ import _socket
 import errno
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 from .deadline import Clock, monotonic
 from .errors import InternalError
-from .events import AcceptFailed, Address, Cause, Events
+from .events import AcceptFailed, Address, Events
+from .pace import Pace
 from .refusal import Overflow, Refusal
-from .shortage import PAUSE_SECONDS, Shortage
+from .screening import Door, Screening
+from .shedding import Shedding
+from .shortage import PAUSE_SECONDS, Shortage, Timer
 from .verdict import Verdict, judge
 
 #: clients taken in one go before other work of the Watch gets its turn (nginx: one, or all of them)
@@ -45,18 +49,6 @@ class Gate(Protocol):
 
     def take(self) -> Ticket | None: ...
     def when_free(self, callback: Callable[[], None]) -> None: ...
-
-
-class ClientLimit(Protocol):
-    """Who counts the connections of each client; see admission."""
-
-    def enter(self, ticket: Ticket, addr: Address, /) -> Ticket | None: ...
-
-
-class Timer(Protocol):
-    """A call to come; see watch."""
-
-    def cancel(self) -> None: ...
 
 
 class Watch(Protocol):
@@ -91,6 +83,7 @@ class State(Enum):
     OPEN = "clients are accepted"
     FULL = "no ticket is free"
     PAUSED = "no descriptor or memory is free"
+    PACED = "the next client is not due yet"
     ASIDE = "a less busy worker is to take those who wait"
     SUSPENDED = "the operator wishes so"
     STOPPED = "no client is accepted any more"
@@ -98,40 +91,44 @@ class State(Enum):
 
 _MOVES: dict[State, frozenset[State]] = {
     State.NEW: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.OPEN: frozenset({State.FULL, State.PAUSED, State.ASIDE, State.SUSPENDED, State.STOPPED}),
+    State.OPEN: frozenset({State.FULL, State.PAUSED, State.PACED, State.ASIDE, State.SUSPENDED, State.STOPPED}),
     State.FULL: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
     State.PAUSED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
+    State.PACED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
     State.ASIDE: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
     State.SUSPENDED: frozenset({State.OPEN, State.STOPPED}),
     State.STOPPED: frozenset(),
 }
+_ACCEPTING = frozenset(_MOVES) - {State.NEW, State.SUSPENDED, State.STOPPED}
 
 
 class Acceptor:
     """Accepts the clients of one listener.
 
     `failed` is called with the error that made the listener useless.  `at_once` is 1 where `admit` runs
-    the handler itself.  `limit` is asked about each client after `accept`: one above it is refused.  `share`
-    is asked how many of those who wait (None: the kernel does not tell) to take now; 0 leaves them to a less
-    busy worker for a pause, after which they are taken whatever it says, once: nobody waits for ever.
+    the handler itself.  `door` is asked about each client after `accept`, `pace` before it or after it, and `room`
+    is to make some where there is none.  `share` is asked how many of those who wait (None: the kernel does not
+    tell) to take now; 0 leaves them to a less busy worker for a pause, after which they are taken whatever it
+    says, once: nobody waits for ever.
     """
 
     def __init__(
         self, listener: Listener, gate: Gate, watch: Watch, admit: Admit, events: Events, *,
         failed: Callable[[OSError], None], overflow: Overflow = "wait", overflow_message: bytes = b"",
-        limit: ClientLimit | None = None, share: Callable[[int | None], int] | None = None,
-        at_once: int = AT_ONCE, clock: Clock = monotonic,
+        door: Door | None = None, pace: Pace | None = None, room: Shedding | None = None,
+        share: Callable[[int | None], int] | None = None, at_once: int = AT_ONCE, clock: Clock = monotonic,
     ) -> None:  # fmt: skip
         self.state = State.NEW
         self._listener = listener
         self._fd = listener.fileno()  # kept: a closed listener no longer tells
         self._accept = listener.accept
         self._gate = gate
-        self._take = gate.take
         self._watch = watch
-        self._admit = self._hand_on = admit
-        if limit is not None:  # chosen here, so that who has no limit makes no call more for each client
-            self._enter, self._admit = limit.enter, self._admit_within_limit
+        self._refusal = Refusal(overflow, overflow_message, watch, events)
+        # What is asked is chosen here, so that who asks nothing makes no call more for each client.
+        self._pace, self._room = pace, room
+        self._take = gate.take if pace is None or not pace.waits else partial(pace.turn_with, gate.take)
+        self._admit = admit if pace is None and door is None else Screening(pace, door, self._refusal, admit).admit
         self._ready = self._take_waiting
         if share is not None:
             self._share, self._ready = share, self._take_share
@@ -140,7 +137,7 @@ class Acceptor:
         self._at_once = at_once
         self._clock = clock
         self._waits = overflow == "wait"
-        self._refusal = Refusal(overflow, overflow_message, watch, events)
+        self._is_patient = self._waits or room is not None
         self._shortage = Shortage(watch, events, clock)
         self._unlooked = UNLOOKED  # turns without a look at how many wait
         self._was_aside = False  # and takes now, whatever `share` says
@@ -162,7 +159,7 @@ class Acceptor:
 
     def suspend(self) -> None:
         """Leave new clients in the backlog; does nothing unless accepting for good."""
-        if self.state in (State.OPEN, State.FULL, State.PAUSED, State.ASIDE) and not self._done:
+        if self.state in _ACCEPTING and not self._done:
             self._close(State.SUSPENDED)
 
     def resume(self) -> None:
@@ -262,14 +259,13 @@ class Acceptor:
     def _accept_one(self) -> bool:
         """Accept one client; whether to try the next at once."""
         ticket = self._take()
-        if ticket is None and self._waits:
-            self._wait_for_ticket()
+        if ticket is None and self._is_patient and self._wait():
             return False
         try:
             sock, addr = self._accept()
         except BaseException as error:  # not only OSError: a signal handler may raise here
             if ticket is not None:
-                ticket.give_back()
+                self._give_back(ticket)
             if isinstance(error, OSError):
                 return self._cope(error)
             raise
@@ -285,13 +281,10 @@ class Acceptor:
             self._count_down()
         return self.state is State.OPEN  # `admit` may have suspended or stopped us
 
-    def _admit_within_limit(self, sock: _socket.socket, addr: Address, ticket: Ticket, listener: Listener) -> None:
-        within = self._enter(ticket, addr)
-        if within is not None:
-            self._hand_on(sock, addr, within, listener)
-        else:
-            ticket.give_back()
-            self._refusal.refuse(sock, addr, Cause.REFUSED_CLIENT)
+    def _give_back(self, ticket: Ticket) -> None:
+        ticket.give_back()
+        if self._pace is not None:
+            self._pace.nobody_came()
 
     def _count_down(self) -> None:
         self._left -= 1
@@ -320,11 +313,29 @@ class Acceptor:
         if self._done:
             self.stop()
 
-    def _wait_for_ticket(self) -> None:
+    def _wait(self) -> bool:
+        """There is no ticket, or it is too early for one: leave those who wait in the backlog, unless they do better."""
+        if self._pace is not None and self._pace.delay:
+            self._close(State.PACED)
+            self._retry = self._watch.call_sharply_at(self._clock() + self._pace.delay, self._pause_is_over)
+            return True
+        if self._room is not None and not self._room.make_room(self._listener) and not self._waits:
+            return False
         self._close(State.FULL)
+        if self._room is not None:
+            self._retry = self._watch.call_at(self._room.again_at, self._look_again)
         if not self._is_queued:
             self._is_queued = True
             self._gate.when_free(self._ticket_came_free)
+        return True
+
+    def _look_again(self) -> None:
+        """Perhaps somebody is idle by now: whoever still waits has the listener ask for room."""
+        self._retry = None
+        if self.state is State.FULL and self._done:
+            self._go_on()
+        elif self.state is State.FULL:
+            self._open()
 
     def _ticket_came_free(self) -> None:
         """In the thread that gave the ticket back."""
@@ -339,13 +350,14 @@ class Acceptor:
         self._odd = 0
         self._close(State.PAUSED)
         self._shortage.met(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        has_no_fd = error.errno in (errno.EMFILE, errno.ENFILE)
+        if has_no_fd and (self._room is None or not self._room.make_room(self._listener)):
             self._refusal.use_reserve(self._accept)
         self._retry = self._watch.call_at(self._clock() + PAUSE_SECONDS, self._pause_is_over)
 
     def _pause_is_over(self) -> None:
         self._retry = None
-        if self.state in (State.PAUSED, State.ASIDE):
+        if self.state in (State.PAUSED, State.PACED, State.ASIDE):
             self._go_on()
 
     def _fail(self, error: OSError) -> None:
@@ -357,7 +369,8 @@ class Acceptor:
     # Moves between the states
 
     def _go_on(self) -> None:
-        """Leave `FULL`, `PAUSED` or `ASIDE`, and try at once: a client may be waiting."""
+        """Leave a state of waiting, and try at once: a client may be waiting."""
+        self._forget_retry()
         if self._done:
             self._move(State.OPEN)
             self._empty_backlog()
@@ -373,6 +386,9 @@ class Acceptor:
     def _close(self, state: State) -> None:
         self._move(state)
         self._watch.unlisten(self._fd)
+        self._forget_retry()
+
+    def _forget_retry(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -10,22 +10,30 @@ Holder    the handler's thread while it runs, the Watch while there is none.
 """
 
 import socket
+import ssl
+import struct
 import threading
+from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from .config import plain_address
 from .deadline import monotonic, soonest
 from .errors import ConnectionEnded, HandlerStopped
-from .events import Address, Cause, ConnectionClosed, Phase
+from .events import Address, Cause, ConnectionClosed, Phase, RefusalObserved, SetupFailed, TlsEstablished
 from .home import Home, Ticket
+from .setup_reasons import why
 from .state import DETACHED, HANDLER, LINGERING, NEXT, WAITING
 from .transport.socketlike import SocketLike
 from .transport.stream import MSG_DONTWAIT, MSG_PEEK
+from .transport.tls import Session, TlsInfo
 from .transport.waiter import Waiter
 from .twins import Lifecycle
 
 FAREWELL = 1.0  # seconds in which a handler may still write after a read-side deadline
 SWALLOWED = 100  # ends that a handler may swallow before it is stopped: no honest retry loop is longer
+
+#: for SO_LINGER: what the kernel has not sent is thrown away, and the peer is reset
+THROW_AWAY = struct.pack("ii", 1, 0)
 
 #: ends by which only reading is over at first, so that the handler can say goodbye
 READ_SIDE = frozenset({Cause.IDLE, Cause.FIRST_DATA, Cause.MESSAGE_DEADLINE, Cause.MIN_RATE})
@@ -47,13 +55,15 @@ class Connection(SocketLike, Lifecycle):
 
     @property
     def local(self) -> Address:
-        """Our own address, as the client sees it."""
+        """Our own address, as the client sees it: behind a load balancer the one that it connected to."""
+        if self.proxy is not None and self.proxy.destination is not None:
+            return self.proxy.destination
         return plain_address(self._sock.getsockname())
 
     @property
-    def tls(self) -> None:
-        """What TLS says of the peer; None, since connections are plain."""
-        return None
+    def tls(self) -> TlsInfo | None:
+        """What TLS says of the peer; None while the connection is plain."""
+        return None if self._tls is None else self._tls.info
 
     @property
     def draining(self) -> bool:
@@ -74,6 +84,8 @@ class Connection(SocketLike, Lifecycle):
             self._farewell_until = monotonic() + FAREWELL if cause in READ_SIDE else 0.0
             self._ended = cause
             self._special = True
+            if self._tls is not None and self.state is not HANDLER:  # else perhaps in the middle of a message
+                self._say_end()
             self._interrupt(socket.SHUT_RD if cause in READ_SIDE else socket.SHUT_RDWR)
         if cause in READ_SIDE:
             self._home.watch.call_soon(self._schedule)
@@ -83,14 +95,38 @@ class Connection(SocketLike, Lifecycle):
         with self._guard:
             if NEXT[self.state]:
                 self.record(Cause.HANDLER_DONE)
-                self._interrupt(socket.SHUT_WR)
+                if self._tls is None or not self._say_end():  # what is left of that `finish` gives to the Watch
+                    self._interrupt(socket.SHUT_WR)
+
+    def start_tls(self, context: ssl.SSLContext | None = None, *, server_hostname: str | None = None) -> None:
+        """Go on in TLS, as after a STARTTLS: shakes hands within `setup_timeout`, with the listener's certificate.
+
+        Raises `ConnectionEnded` when that fails, or when anything had been read ahead: such plain text is not the
+        client's, but of somebody in between (CVE-2011-0411).
+        """
+        if self._tls is not None:
+            raise ValueError("this connection speaks TLS already")
+        session, begun = self._make_session(context, server_hostname), monotonic()
+        try:
+            if self._buffer:
+                raise ssl.SSLError(1, f"{len(self._buffer)} bytes of plain text came before the handshake")
+            self._shake_hands(session, self._home.settings.setup_timeout)
+        except ConnectionEnded:
+            raise
+        except OSError as error:
+            self._fail_setup(error)
+        self._secure(session)
+        if TlsEstablished in self._home.events.wanted:
+            info = session.info
+            self._home.events.emit(TlsEstablished(self.id, self.peer, info.version, info.cipher, monotonic() - begun))
 
     def detach(self) -> int:
         """Give the socket away: returns the descriptor, which now belongs to the caller.
 
         Raises `ValueError` when bytes have been read ahead: they would be lost, and after a STARTTLS they
-        would be somebody's injected plain text.
+        would be somebody's injected plain text.  Raises it too where TLS is spoken.
         """
+        self._check_plain("detach()")
         if self._buffer:
             raise ValueError(f"{len(self._buffer)} bytes have been read ahead; read them before detach()")
         with self._guard:
@@ -160,6 +196,8 @@ class Connection(SocketLike, Lifecycle):
             if NEXT[self.state]:
                 self.record(Cause.DRAINED)
                 self._told = self._special = True
+                if self._tls is not None and self.state is not HANDLER:
+                    self._say_end()
                 self._interrupt(socket.SHUT_RD if self.state is HANDLER else socket.SHUT_RDWR)
 
     def quiet_since(self) -> float | None:
@@ -169,6 +207,8 @@ class Connection(SocketLike, Lifecycle):
         """
         since = self._waiting_since
         if not since or self._buffer or self._told or self._ended or self._has_unread():
+            return None
+        if self._tls is not None and (self._tls.has_input or self._outbox):
             return None
         return max(since, self._moved_at)
 
@@ -194,6 +234,35 @@ class Connection(SocketLike, Lifecycle):
         self._swallowed += 1
         raise self._own((ConnectionEnded if self._swallowed <= SWALLOWED else HandlerStopped)(cause))
 
+    def _only_observes(self) -> bool:
+        """Whether a message that is too slow is only told; once, and the rate does not matter to this connection any more."""
+        if "min_rate" not in self._home.settings.observe_only:
+            return False
+        self._limits = replace(self._home.settings, min_rate=None)
+        if RefusalObserved in self._home.events.wanted:
+            self._home.events.emit(RefusalObserved(self.peer, Cause.MIN_RATE))
+        return True
+
+    # TLS
+
+    def _make_session(self, context: ssl.SSLContext | None, server_hostname: str | None) -> Session:
+        if context is None:
+            if self._certificates is None:
+                raise ValueError("start_tls() needs a certificate: set tls_cert of the listener, or give a context")
+            context = self._certificates.context()
+        return Session(context, server_hostname=server_hostname)
+
+    def _fail_setup(self, error: OSError) -> NoReturn:
+        """The handshake failed: end, and say why, unless the peer has just gone."""
+        late = isinstance(error, TimeoutError)
+        cause = Cause.SETUP_DEADLINE if late else Cause.TLS_ERROR if isinstance(error, ssl.SSLError) else Cause.RESET
+        has_left = self.cause is Cause.PEER_CLOSED or cause is Cause.RESET
+        self.end(self.cause or cause)
+        if not has_left and SetupFailed in self._home.events.wanted:
+            reason = "the client did not finish the handshake in time" if late else why(error)
+            self._home.events.emit(SetupFailed(self.id, self.peer, cause, reason))
+        self._raise_end(self._ended or cause)
+
     # Deadlines, in the Watch's thread
 
     def _schedule(self) -> None:
@@ -213,9 +282,9 @@ class Connection(SocketLike, Lifecycle):
     def _idle_at(self) -> float | None:
         """When the idle deadline passes if nothing moves; never early."""
         idle = self._limits.idle_timeout
-        if idle is None or self.state is WAITING:  # that has a deadline of its own
+        if idle is None:
             return None
-        since = self._waiting_since
+        since = self._waiting_since if self.state is HANDLER else 0.0  # before, there are other deadlines
         return (max(since, self._moved_at) if since else monotonic()) + idle
 
     def _look(self) -> None:
@@ -248,6 +317,13 @@ class Connection(SocketLike, Lifecycle):
         if self._waiter is not None:
             self._waiter.wake(self)
         return connected
+
+    def _throw_away(self) -> None:
+        """A peer that does not read: else the kernel would keep what is unsent for minutes, and the peer the connection."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, THROW_AWAY)
+        except OSError:
+            pass
 
     def _has_unread(self) -> bool:
         with self._guard:

@@ -23,13 +23,15 @@ from .transport.waiter import Waiter
 if TYPE_CHECKING:
     from _socket import socket as Socket
 
+    from .transport.proxy_header import ProxyHeader
+
 
 class Lifecycle(Stream):
     """A stream that comes and goes."""
 
     __slots__ = (
-        "_farewell_until", "_handled_at", "_home", "_left_at", "_opened_at", "_phase", "_swallowed", "_ticket",
-        "_timer", "cause", "id", "on_drain", "peer", "siblings", "state",
+        "_certificates", "_farewell_until", "_handled_at", "_home", "_left_at", "_opened_at", "_phase", "_swallowed",
+        "_ticket", "_timer", "cause", "id", "on_drain", "peer", "proxy", "siblings", "state",
     )  # fmt: skip
 
     # Guards the last change of state of every connection: a foreign `end` must not shut down a descriptor
@@ -43,8 +45,11 @@ class Lifecycle(Stream):
         self.cause: Cause | None = None
         self.state: State = ACCEPTED
         self.on_drain: Callable[[], None] | None = None
+        #: what the load balancer said of the client; see transport.proxy
+        self.proxy: ProxyHeader | None = None
         #: what `moorage.spawn` has started beside the handler
         self.siblings: Any = None
+        self._certificates: Any = None  # of its listener, for `start_tls`
         self._home = home
         self._ticket = ticket
         self._phase: Phase | None = None
@@ -98,7 +103,13 @@ class Lifecycle(Stream):
         self._left_at = monotonic()
         if self.cause is None:
             self.record(Cause.HANDLER_DONE)
-        if self.cause in NOBODY_LISTENS or not self._interrupt(socket.SHUT_WR):
+        rest = b"" if self._tls is None else self._say_end()
+        if rest and (self.cause is Cause.PEER_CLOSED or self.cause not in NOBODY_LISTENS):
+            self._move(LINGERING)
+            self._home.watch.linger(self._sock, self.release, rest)
+        elif self.cause in NOBODY_LISTENS or not self._interrupt(socket.SHUT_WR):
+            if self.cause is Cause.WRITE_STALLED:
+                self._throw_away()
             self.release()
         else:
             self._move(LINGERING)
@@ -130,5 +141,7 @@ class Lifecycle(Stream):
     if TYPE_CHECKING:  # what the subclass does
 
         def _look(self) -> None: ...
+        def _say_end(self) -> bytes: ...
+        def _throw_away(self) -> None: ...
         def _interrupt(self, how: int) -> bool: ...
         def _emit_end(self) -> None: ...

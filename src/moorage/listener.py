@@ -4,7 +4,8 @@ Owns      each socket and its descriptor, and the path of a Unix socket that it 
 Promises  names are resolved once, when a listener is opened; what accepted sockets inherit (TCP_NODELAY,
           keepalive, TCP_USER_TIMEOUT) is set here, so that no connection pays for it; all listeners are opened
           or none; what cannot be opened is one sentence with the way out; a reload that keeps an address keeps
-          its socket, and with it whoever waits in the backlog.
+          its socket, and with it whoever waits in the backlog; what it consults is read again before anything
+          changes.
 Note      a name such as `localhost` gives one listener for each of its addresses; see `tcp_address.py`.
 """
 
@@ -14,7 +15,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any, Protocol, TypeVar
 
 from .config import Address, ListenerSettings, parse_address, plain_address
 from .errors import BindError
-from .tcp_address import FAMILIES, open_tcp, set_inherited_options
+from .listener_files import ListenerFiles, read_files
+from .tcp_address import FAMILIES, open_tcp, set_options, unchangeable
 from .twins import AcceptedSocket, accept_tcp4
-from .unix_path import UnixPath, cannot_listen, in_use
+from .unix_path import UnixPath, cannot_listen, unix_error
 
 T = TypeVar("T")
 
@@ -47,10 +49,16 @@ class Inherited(Protocol):
 class Listener:
     """One listening socket; made by `open_listeners`."""
 
-    def __init__(self, sock: socket.socket, settings: ListenerSettings, path: UnixPath | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        settings: ListenerSettings,
+        path: UnixPath | None = None,
+        files: ListenerFiles = ListenerFiles(),  # noqa: B008  # frozen
+    ) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.settings = settings
+        self.renew(settings, files)
         self.family = sock.family
         #: what the socket module calls its address, with the real port
         self.address: Any = sock.getsockname()
@@ -104,15 +112,28 @@ class Listener:
             self._path.remove()
         self.socket.close()
 
-    def apply(self, settings: ListenerSettings) -> None:
-        """Take these settings on, as far as an open socket can: what accepted sockets inherit, backlog, mode."""
+    def renew(self, settings: ListenerSettings, files: ListenerFiles) -> None:
+        """Take these on in this process, and leave the socket, which others may share, as it is."""
+        self.settings = settings
+        #: what is consulted for its clients; None where there is nothing to consult
+        self.certificates = files.certificates
+        self.rules = files.rules
+        self.trusted = files.trusted
+
+    @property
+    def files(self) -> ListenerFiles:
+        """All that is consulted."""
+        return ListenerFiles(self.certificates, self.rules, self.trusted)
+
+    def apply(self, settings: ListenerSettings, files: ListenerFiles | None = None) -> None:
+        """Take these on, as far as an open socket can: what accepted sockets inherit, backlog, mode, owner."""
+        if self._path is not None:
+            self._path.permit(settings)
         if self.family != socket.AF_UNIX:
-            set_inherited_options(self.socket, settings)
+            set_options(self.socket, settings)
         if settings.backlog != self.settings.backlog:
             self.socket.listen(settings.backlog)
-        if self._path is not None and settings.unix_mode != self.settings.unix_mode:
-            self._path.set_mode(settings.unix_mode)
-        self.settings = settings
+        self.renew(settings, files or self.files)
 
     def disown(self) -> None:
         """The path of a Unix socket is somebody else's now, who has the socket too: `close` leaves it."""
@@ -151,12 +172,25 @@ class Change:
     removed: list[Listener] = field(default_factory=list)
     #: what an open socket cannot take on, in words
     unchanged: list[str] = field(default_factory=list)
-    _kept: list[tuple[Listener, ListenerSettings]] = field(default_factory=list)
+    _kept: list[tuple[Listener, ListenerSettings, ListenerFiles]] = field(default_factory=list)
+
+    def renew(self) -> None:
+        """In a worker that was forked before `apply`: give its copies of the kept listeners what is theirs to be."""
+        for listener, settings, files in self._kept:
+            listener.renew(settings, files)
 
     def apply(self) -> None:
-        """Give the kept listeners their new settings."""
-        for listener, settings in self._kept:
-            listener.apply(settings)
+        """Give the kept listeners their new settings; when one cannot take them on, all have the old ones again."""
+        before: list[tuple[Listener, ListenerSettings, ListenerFiles]] = []
+        try:
+            for listener, settings, files in self._kept:
+                before.append((listener, listener.settings, listener.files))
+                listener.apply(settings, files)
+        except BaseException:
+            for listener, settings, files in before:
+                with suppress(OSError):
+                    listener.apply(settings, files)
+            raise
 
 
 def open_listeners(settings: Sequence[ListenerSettings], inherited: Inherited | None = None) -> list[Listener]:
@@ -164,6 +198,12 @@ def open_listeners(settings: Sequence[ListenerSettings], inherited: Inherited | 
 
     What was passed on for an address is taken instead of binding it.
     """
+    return _open_all(settings, list(map(read_files, settings)), inherited)
+
+
+def _open_all(
+    settings: Sequence[ListenerSettings], files: Sequence[ListenerFiles], inherited: Inherited | None
+) -> list[Listener]:
     _refuse_shared_descriptors(settings)
     with ExitStack() as opened:
         passed: dict[str, list[socket.socket]] = {}
@@ -171,8 +211,8 @@ def open_listeners(settings: Sequence[ListenerSettings], inherited: Inherited | 
             for bind in dict.fromkeys(one.bind for one in settings):
                 passed[bind] = [opened.enter_context(closing(socket.socket(fileno=fd))) for fd in inherited.claim(bind)]
         listeners: list[Listener] = []
-        for one, sockets in _shared_out(settings, passed):
-            for listener in _open(one, sockets):
+        for (one, sockets), read in zip(_shared_out(settings, passed), files, strict=True):
+            for listener in _open(one, sockets, read):
                 opened.callback(listener.close)
                 listeners.append(listener)
         opened.pop_all()
@@ -180,33 +220,47 @@ def open_listeners(settings: Sequence[ListenerSettings], inherited: Inherited | 
 
 
 def change_listeners(current: Sequence[Listener], settings: Sequence[ListenerSettings]) -> Change:
-    """For a reload: an address that is there already keeps its sockets, others are opened, all or none."""
+    """For a reload: an address that is there already keeps its sockets, others are opened, all or none.
+
+    Raises `BindError` or `SettingError`, and nothing has changed.
+    """
     _refuse_shared_descriptors(settings)
+    files = list(map(read_files, settings))
     there: dict[str, list[Listener]] = {}
     for listener in current:
         there.setdefault(listener.settings.bind, []).append(listener)
     change = Change()
     with ExitStack() as opened:
-        for one, kept in _shared_out(settings, there):
-            if any(old.family == socket.AF_INET6 and old.settings.v6only != one.v6only for old in kept):
-                change.unchanged.append(f"v6only of {one.bind}")
-            added = [] if kept else _open_added(one)
+        for (one, kept), read in zip(_shared_out(settings, there), files, strict=True):
+            change.unchanged.extend(f"{name} of {one.bind}" for name in _fixed(kept, one))
+            added = [] if kept else _open_added(one, read)
             for listener in added:
                 opened.callback(listener.close)
             change.listeners.extend(kept or added)
-            change._kept.extend((listener, one) for listener in kept)
+            change._kept.extend((listener, one, read) for listener in kept)
             change.added.extend(added)
         opened.pop_all()
     change.removed.extend(listener for listener in current if listener not in change.listeners)
     return change
 
 
-def _open_added(settings: ListenerSettings) -> list[Listener]:
+def _fixed(kept: Sequence[Listener], settings: ListenerSettings) -> list[str]:
+    """The settings that these cannot take on; raises `SettingError` for an owner whom this host does not know."""
+    names: dict[str, None] = {}
+    for listener in kept:
+        if listener._path is not None:
+            names |= dict.fromkeys(listener._path.unchangeable(settings))
+        elif listener.family != socket.AF_UNIX:
+            names |= dict.fromkeys(unchangeable(listener.family, listener.settings, settings))
+    return list(names)
+
+
+def _open_added(settings: ListenerSettings, files: ListenerFiles) -> list[Listener]:
     address = parse_address(settings.bind)
     if address.kind in PASSED_ON:
         raise cannot_listen(str(address), None, "sockets are passed on only at the start of a program: start it anew")
     try:
-        return open_listeners([settings])
+        return _open_all([settings], [files], None)
     except BindError as error:
         if error.errno == errno.EADDRINUSE and f"(pid {os.getpid()})" in str(error):
             reason = "this server listens there already, by another setting: start it anew to exchange them"
@@ -226,12 +280,12 @@ def describe(family: int, address: Any) -> str:
 # One of each kind
 
 
-def _open(settings: ListenerSettings, passed: Sequence[socket.socket]) -> Iterator[Listener]:
+def _open(settings: ListenerSettings, passed: Sequence[socket.socket], files: ListenerFiles) -> Iterator[Listener]:
     address = parse_address(settings.bind)
     if passed:
-        yield from [_take(address, sock, settings) for sock in passed]
+        yield from [_take(address, sock, settings, files) for sock in passed]
     elif address.kind == "fd":
-        yield _inherit(address, settings)
+        yield _inherit(address, settings, files)
     elif address.kind == "systemd":
         raise cannot_listen(
             str(address),
@@ -239,41 +293,41 @@ def _open(settings: ListenerSettings, passed: Sequence[socket.socket]) -> Iterat
             "a service manager passes sockets on to `moorage serve` and serve() only, at their start",
         )
     elif address.kind == "unix":
-        yield _open_unix(address, settings)
+        yield _open_unix(address, settings, files)
     else:
-        yield from [Listener(sock, settings) for sock in open_tcp(address, settings)]
+        yield from [Listener(sock, settings, files=files) for sock in open_tcp(address, settings)]
 
 
-def _open_unix(address: Address, settings: ListenerSettings) -> Listener:
-    path = UnixPath(address.path, settings.unix_mode)
+def _open_unix(address: Address, settings: ListenerSettings, files: ListenerFiles) -> Listener:
+    path = UnixPath(address.path, settings)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.listen(sock, settings.backlog)
-        return Listener(sock, settings, path)
+        return Listener(sock, settings, path, files)
     except BaseException as error:
         path.remove()
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, BindError):
-            raise _unix_error(address, path, error) from error
+            raise unix_error(address, path, error) from error
         raise
 
 
-def _inherit(address: Address, settings: ListenerSettings) -> Listener:
+def _inherit(address: Address, settings: ListenerSettings, files: ListenerFiles) -> Listener:
     """The listening socket that whoever started us left open; ours from here on, its path is not."""
     _check_inherited(address, address.fd)
-    return _take(address, socket.socket(fileno=address.fd), settings)
+    return _take(address, socket.socket(fileno=address.fd), settings, files)
 
 
-def _take(address: Address, sock: socket.socket, settings: ListenerSettings) -> Listener:
+def _take(address: Address, sock: socket.socket, settings: ListenerSettings, files: ListenerFiles) -> Listener:
     """A listening socket that was passed on, with these settings; a path of ours is adopted later, see `adopt`."""
     _check_inherited(address, sock.fileno())
     sock.set_inheritable(False)
     if sock.family != socket.AF_UNIX:
-        set_inherited_options(sock, settings)
+        set_options(sock, settings)
     if address.kind != "fd":  # which is taken as it is
         sock.listen(settings.backlog)
-    path = UnixPath(address.path, settings.unix_mode) if address.kind == "unix" else None
-    return Listener(sock, settings, path)
+    path = UnixPath(address.path, settings) if address.kind == "unix" else None
+    return Listener(sock, settings, path, files)
 
 
 # Who else may have it
@@ -323,22 +377,6 @@ def _flaw_of_inherited(fd: int) -> str | None:
     except OSError as error:
         return "is not open" if error.errno == errno.EBADF else f"cannot be used ({error.strerror})"
     return None
-
-
-# What went wrong, in a sentence
-
-
-def _unix_error(address: Address, path: UnixPath, error: OSError) -> BindError:
-    if error.errno == errno.EADDRINUSE:
-        return in_use(str(address), path.occupant())
-    folder = os.path.dirname(os.path.abspath(address.path))
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        reason = f"this user may not write in {folder}; choose a directory of its own"
-    elif error.errno in (errno.ENOENT, errno.ENOTDIR):
-        reason = f"there is no directory {folder}; make it, or choose another path with `bind`"
-    else:
-        reason = f"{error.strerror or error}; choose another path with `bind`"
-    return cannot_listen(str(address), error.errno, reason)
 
 
 def _somaxconn() -> int:

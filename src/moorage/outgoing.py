@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from .hub.parking import this_loop
 from .runners.waiters import PlainWaiter
 from .state import NEXT
 from .transport.stream import WRITE
+from .transport.tls import Session
 
 KIB = 1024
 #: one of several addresses gets an equal share of the time that is left, but at least this (as in Go's net.Dial)
@@ -50,6 +52,7 @@ class Limits:
     message_limit: int = 8 * KIB * KIB
     lifetime: ClassVar[None] = None
     min_rate: ClassVar[None] = None
+    setup_timeout: ClassVar[float] = 10.0  # for `start_tls`, as a server's
 
 
 def connect(
@@ -62,13 +65,19 @@ def connect(
     write_timeout: float | None = None,
     line_limit: int = Limits.line_limit,
     message_limit: int = Limits.message_limit,
+    tls: bool | ssl.SSLContext = False,
+    server_name: str | None = None,
 ) -> Connection:
     """Connect to `"host:port"`, `"[v6]:port"`, `"unix:/path"`, or an address as the socket module has it.
 
     Works in handlers under every runner and outside of them.  The caller closes it, best by `with`; no limit of
     the server holds for it, only those given here.  A `deadline()` of the handler's connection counts, too.
 
-    Raises `TimeoutError` after `timeout` seconds (None: no limit), or another `OSError` that names the address.
+    With `tls` the handshake is part of it: True verifies the server's certificate against what this system trusts, a
+    context of your own says otherwise.  `server_name` is whom the certificate must name: the host of the address.
+
+    Raises `TimeoutError` after `timeout` seconds (None: no limit), or another `OSError` that names the address, such
+    as `ssl.SSLCertVerificationError`.
     """
     name, find = _read(address)
     if timeout is not None and not timeout > 0:
@@ -85,9 +94,18 @@ def connect(
     if found is not None:
         deadline.at = soonest(deadline.at, found[1]._until)
     try:
-        return _first(find(deadline), limits, deadline, nodelay)
+        made = _first(find(deadline), limits, deadline, nodelay)
     except OSError as error:
         raise _named(error, name) from error
+    if tls:
+        try:
+            made.begin_tls(None if tls is True else tls, server_name or _host(address), deadline)
+        except ssl.SSLError as error:  # told as it is, with all that it knows of the certificate
+            error.strerror = f"cannot connect to {name}: {error.strerror or error}"
+            raise
+        except OSError as error:
+            raise _named(error, name) from error
+    return made
 
 
 class Outgoing(Connection):
@@ -119,17 +137,33 @@ class Outgoing(Connection):
             raise OSError(code, os.strerror(code))
         self._sock.setblocking(True)
 
+    def begin_tls(self, context: ssl.SSLContext | None, server_name: str | None, deadline: Deadline) -> None:
+        """Shake hands with its peer."""
+        try:
+            session = self._make_session(context, server_name)
+            self._shake_hands(session, deadline.remaining())
+        except BaseException:
+            self.close()
+            raise
+        self._secure(session)
+
     def close(self) -> None:
         """Close it; whoever else waits in a call gets `ConnectionEnded`.  A second call does nothing."""
         with self._guard:
             if self._is_abandoned or not NEXT[self.state]:
                 return
+            if self._tls is not None:
+                self._say_end()
             self.leave()
             self._is_abandoned = self._loop is None and bool(self._waiting_since or self._writing)
             if self._is_abandoned:
                 self._interrupt(socket.SHUT_RDWR)
                 return
         self.release()
+
+    def _make_session(self, context: ssl.SSLContext | None, server_hostname: str | None) -> Session:
+        context = context or ssl.create_default_context()
+        return Session(context, server_hostname=server_hostname, server_side=False)
 
     def _wait_connected(self, deadline: Deadline) -> None:
         self._writable = False
@@ -180,11 +214,11 @@ class _Abroad:
     def call_at(self, when: float, call: Callable[[], None]) -> "_Abroad":
         return self
 
-    def linger(self, sock: Any, release: Callable[[], None]) -> None:
+    def linger(self, sock: Any, release: Callable[[], None], rest: bytes = b"", /) -> None:
         release()
 
 
-def _first(targets: list[Target], limits: Limits, deadline: Deadline, nodelay: bool) -> Connection:
+def _first(targets: list[Target], limits: Limits, deadline: Deadline, nodelay: bool) -> Outgoing:
     """The first of these that answers."""
     failed: list[tuple[Any, OSError]] = []
     while targets and not deadline.is_due():
@@ -203,7 +237,7 @@ def _first(targets: list[Target], limits: Limits, deadline: Deadline, nodelay: b
     raise OSError(last.errno, text) from last
 
 
-def _try(family: int, address: Any, limits: Limits, deadline: Deadline, nodelay: bool) -> Connection:
+def _try(family: int, address: Any, limits: Limits, deadline: Deadline, nodelay: bool) -> Outgoing:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if nodelay and family != socket.AF_UNIX:
@@ -250,6 +284,15 @@ def _read_text(address: Address) -> tuple[str, Callable[[Deadline], list[Target]
         path = address.path.replace("@", "\0", 1) if address.path.startswith("@") else address.path
         return str(address), lambda deadline: [(socket.AF_UNIX, path)]
     return str(address), partial(_resolve, address.host, address.port)
+
+
+def _host(address: Any) -> str | None:
+    """Whom the certificate of this address names; None for a path."""
+    if isinstance(address, tuple):
+        return str(address[0])
+    if isinstance(address, bytes) or address.startswith(("/", "\0")):
+        return None
+    return parse_address(address).host or None
 
 
 def _resolve(host: str, port: int, deadline: Deadline) -> list[Target]:

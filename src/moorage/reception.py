@@ -3,12 +3,12 @@
 Owns      the table of open connections, and those parked until their first byte.
 Promises  whoever was admitted is in the table until the socket is closed; a connection that no runner can
           take is closed and reported, and costs nobody else.
-Refuses   to count: the gate did.
+Refuses   to count: the gate did; to know what a PROXY header or TLS is: a listener that has any has a setup.
 """
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from .deadline import Deadline, monotonic
@@ -44,7 +44,7 @@ class Watch(Protocol):
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer: ...
     def call_soon(self, call: Callable[[], None]) -> None: ...
-    def linger(self, sock: Any, release: Callable[[], None]) -> None: ...
+    def linger(self, sock: Any, release: Callable[[], None], rest: bytes = b"", /) -> None: ...
     def park(self, fd: int, ready: Callable[[int], None]) -> None: ...
     def unpark(self, fd: int) -> None: ...
 
@@ -56,6 +56,12 @@ class ReceptionSettings(Protocol):
     def wait_for_data(self) -> bool: ...
     @property
     def first_data_timeout(self) -> float | None: ...
+
+
+class Setup(Protocol):
+    """What comes between ticket and handler at one listener; see setup."""
+
+    def begin(self, guest: Any, done: Callable[[Any], None], /) -> None: ...
 
 
 class Reception:
@@ -80,6 +86,8 @@ class Reception:
         self.draining = False
         #: called, in any thread, when the last connection is over while the server drains
         self.on_empty: Callable[[], None] = lambda: None
+        #: by listener, for those whose connections have a PROXY header or TLS
+        self.setups: Mapping[object, Setup] = {}
         self._make = make
         self._submit = submit
         self._ids = itertools.count(1)
@@ -94,13 +102,16 @@ class Reception:
         """Those who are here at this moment."""
         return iter(tuple(self._guests.values()))
 
-    def admit(self, sock: Any, peer: Address, ticket: Any, _listener: object = None) -> None:
+    def admit(self, sock: Any, peer: Address, ticket: Any, listener: object = None) -> None:
         """Take over an accepted socket with its ticket; in the thread that turns the Watch."""
         guest = self._make(sock, peer, ticket, self, next(self._ids))
         self._guests[guest.id] = guest
         if ConnectionOpened in self.events.wanted:
             self.events.emit(ConnectionOpened(guest.id, peer, guest.local))
         guest.open()
+        if self.setups and (setup := self.setups.get(listener)) is not None:
+            setup.begin(guest, self._seat)
+            return
         if self.settings.wait_for_data:
             self._park(guest)
             return
@@ -128,6 +139,13 @@ class Reception:
                 return self._fewer.wait_for(lambda: len(self._guests) <= at_most, deadline.remaining())
             finally:
                 self._watchers -= 1
+
+    def _seat(self, guest: Guest) -> None:
+        """It was set up."""
+        if self.settings.wait_for_data and not _has_read_ahead(guest):
+            self._park(guest)
+        else:
+            self._hand_over(guest)
 
     def _hand_over(self, guest: Guest) -> None:
         guest.queue()
@@ -162,3 +180,8 @@ class Reception:
         guest.wait()
         timer = None if seconds is None else self.watch.call_at(monotonic() + seconds, give_up)
         self.watch.park(fd, ready)
+
+
+def _has_read_ahead(guest: Any) -> bool:
+    """Whether what a handler would read is here already, behind the PROXY header or the last flight of the handshake."""
+    return bool(guest._buffer) or (guest._tls is not None and guest._tls.has_input)

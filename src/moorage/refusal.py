@@ -40,6 +40,7 @@ class Refusal:
     """Says no: with a reset under `reset`, else with a message, if there is any.
 
     Under `wait` only a client above its own limit is refused: in the backlog it would hold up the others.
+    Whom a rule denies is closed at once, and told nothing.
     """
 
     def __init__(self, overflow: Overflow, message: bytes, watch: Watch, events: Events) -> None:
@@ -65,6 +66,9 @@ class Refusal:
     def refuse(self, sock: _socket.socket, addr: Address, cause: Cause = Cause.REFUSED_TOTAL) -> None:
         """Say no to one client, for this reason."""
         self._report(addr, cause)
+        if cause is Cause.DENIED:
+            sock.close()
+            return
         if self._overflow == "reset":
             _reset(sock)
             return

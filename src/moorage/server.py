@@ -19,9 +19,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from .acceptor import Acceptor
-from .admission import ClientLimit
 from .config import Configuration, check_order, resolve
 from .connection import Connection
+from .door import Door
 from .drain import LEAVE_SECONDS, Drain
 from .errors import InternalError, MoorageError
 from .events import Address, Cause, Events, HandlersCut, ServerResumed, ServerStarted, ServerStopped, ServerSuspended
@@ -29,9 +29,12 @@ from .handler import Service, adapt
 from .interrupts import woken_by_signals
 from .listener import Listener
 from .observe.logs import log_events
+from .pace import Pace
 from .reception import Reception
 from .runners import make_runner, make_watch
-from .sharing import Shared, gate_of, limit_of, listeners_of
+from .setup import make_setups
+from .sharing import Shared, doors_of, gate_of, listeners_of, pace_of
+from .shedding import Shedding
 from .state import CLOSED, DETACHED
 
 if TYPE_CHECKING:
@@ -276,22 +279,31 @@ class Server:
         if self._hooks[0] is not None:
             self._hooks[0](self)
         self._service.context = contextvars.copy_context()
-        limit = limit_of(self._shared, self.settings)
-        self._acceptors = [self._make_acceptor(listener, limit) for listener in self._listeners]
+        doors = doors_of(self._shared, self.settings, self._listeners, self.events)
+        self._reception.setups = make_setups(
+            self._listeners, doors, self.settings, self.watch, self.events, self._runner.offload
+        )
+        pace, idle = pace_of(self._shared, self.settings, self.events), self.settings.shed_idle
+        room = None if idle is None else Shedding(self._reception, idle)
+        pairs = zip(self._listeners, doors, strict=True)
+        self._acceptors = [self._make_acceptor(listener, door, pace, room) for listener, door in pairs]
         self._move(State.RUNNING)
         for acceptor in self._acceptors:
             acceptor.start()
         if ServerStarted in self.events.wanted:
             self.events.emit(ServerStarted(self.addresses, self.settings.runner))
 
-    def _make_acceptor(self, listener: Listener, limit: ClientLimit | None) -> Acceptor:
+    def _make_acceptor(
+        self, listener: Listener, door: Door | None, pace: Pace | None, room: Shedding | None
+    ) -> Acceptor:
+        is_tls = listener.certificates is not None and listener.settings.tls_mode == "implicit"
         return Acceptor(
             listener, self._runner.guard(self._gate), self.watch, self._reception.admit, self.events,
             failed=self._accept_failed,
             overflow=self.settings.overflow,
-            overflow_message=self.settings.overflow_message,
+            overflow_message=b"" if is_tls else self.settings.overflow_message,  # which is clear text
             at_once=self._runner.at_once,
-            limit=limit,
+            door=door, pace=pace, room=room,
             share=None if self._shared is None else self._shared.share,
         )  # fmt: skip
 

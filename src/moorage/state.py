@@ -9,8 +9,8 @@ import enum
 from .events import Cause, Phase
 
 __all__ = [
-    "ACCEPTED", "CLOSED", "DETACHED", "HANDLER", "LINGERING", "NEXT", "NOBODY_LISTENS", "PHASES", "QUEUED", "State",
-    "WAITING",
+    "ACCEPTED", "CLOSED", "DETACHED", "HANDLER", "LINGERING", "NEXT", "NOBODY_LISTENS", "PHASES", "PROXY", "QUEUED",
+    "State", "TLS", "WAITING",
 ]  # fmt: skip
 
 
@@ -18,6 +18,8 @@ class State(enum.StrEnum):  # of which, unlike Enum, the hash is made in C
     """Where a connection is; `NEXT` says what may follow."""
 
     ACCEPTED = "accepted"  # has its ticket, nothing else has happened
+    PROXY = "proxy"  # parked in the Watch until its PROXY header is whole
+    TLS = "tls"  # parked in the Watch, or a thread computes, until its TLS handshake is done
     WAITING = "waiting"  # parked in the Watch until its first byte
     QUEUED = "queued"  # ready, and given to the runner
     HANDLER = "handler"  # the handler's thread or fiber holds it
@@ -27,10 +29,12 @@ class State(enum.StrEnum):  # of which, unlike Enum, the hash is made in C
 
 
 #: as names of this module: on CPython 3.11 an attribute of an enum costs as much as a call
-ACCEPTED, WAITING, QUEUED, HANDLER, LINGERING, DETACHED, CLOSED = State
+ACCEPTED, PROXY, TLS, WAITING, QUEUED, HANDLER, LINGERING, DETACHED, CLOSED = State
 
 NEXT: dict[State, frozenset[State]] = {
-    ACCEPTED: frozenset({WAITING, QUEUED, LINGERING, CLOSED}),
+    ACCEPTED: frozenset({PROXY, TLS, WAITING, QUEUED, LINGERING, CLOSED}),
+    PROXY: frozenset({TLS, WAITING, QUEUED, LINGERING, CLOSED}),
+    TLS: frozenset({WAITING, QUEUED, LINGERING, CLOSED}),
     WAITING: frozenset({QUEUED, LINGERING, CLOSED}),
     QUEUED: frozenset({HANDLER, LINGERING, CLOSED}),
     HANDLER: frozenset({LINGERING, DETACHED, CLOSED}),
@@ -39,7 +43,12 @@ NEXT: dict[State, frozenset[State]] = {
     CLOSED: frozenset(),
 }
 
-PHASES = {ACCEPTED: Phase.ACCEPTED, WAITING: Phase.WAITING, QUEUED: Phase.WAITING}
+PHASES = {
+    ACCEPTED: Phase.ACCEPTED, PROXY: Phase.PROXY, TLS: Phase.TLS, WAITING: Phase.WAITING, QUEUED: Phase.WAITING,
+}  # fmt: skip
 
-#: ends after which there is no reply to save by lingering
-NOBODY_LISTENS = frozenset({Cause.PEER_CLOSED, Cause.RESET, Cause.WRITE_STALLED})
+#: ends after which there is no reply to save by lingering: the peer has gone, or was idle, or was told nothing yet
+NOBODY_LISTENS = frozenset(
+    {Cause.PEER_CLOSED, Cause.RESET, Cause.WRITE_STALLED, Cause.SHED, Cause.DENIED, Cause.PROXY_ERROR,
+     Cause.SETUP_DEADLINE}
+)  # fmt: skip

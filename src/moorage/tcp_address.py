@@ -2,13 +2,15 @@
 
 Owns      the way from `host:port` to sockets that listen; the options that their accepted sockets inherit.
 Promises  a name gives a socket for each of its addresses, IPv4 first, all on one port, also where the kernel
-          chooses it; all are bound or none; what cannot be bound is one sentence with the way out.
+          chooses it; all are bound or none; what cannot be bound, and an option that this kernel refuses, is one
+          sentence with the way out.
 Refuses   SO_REUSEPORT: closing one of several such listeners resets the clients in its backlog.
 Note      addresses that this host lacks are passed over as long as one is left, since /etc/hosts names ::1
           also where IPv6 is off.
 """
 
 import errno
+import math
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +26,8 @@ PORT_TRIES = 16
 #: this host does not have such an address, or not the whole family
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 FAMILIES = (socket.AF_INET, socket.AF_INET6)  # in the order of `addresses`: (host, port) is what most expect first
+#: the kernel keeps a size that was set once, and cannot be told to choose again
+_SIZES = {"receive_buffer": socket.SO_RCVBUF, "send_buffer": socket.SO_SNDBUF}
 
 
 def open_tcp(address: Address, settings: ListenerSettings) -> list[socket.socket]:
@@ -61,6 +65,8 @@ def _bind_all(
         for family, sockaddr in resolved:
             try:
                 sock = _bind_tcp(family, (sockaddr[0], port, *sockaddr[2:]), settings)
+            except BindError:
+                raise
             except OSError as error:
                 if error.errno not in ABSENT:
                     raise bind_error(address, port, error) from error
@@ -82,7 +88,7 @@ def _bind_tcp(family: int, sockaddr: Any, settings: ListenerSettings) -> socket.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # rebind while old connections are in TIME_WAIT
         if family == socket.AF_INET6:  # said explicitly: /proc/sys/net/ipv6/bindv6only decides otherwise
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, settings.v6only)
-        set_inherited_options(sock, settings)
+        set_options(sock, settings)
         sock.bind(sockaddr)
         sock.listen(settings.backlog)
     except BaseException:
@@ -91,8 +97,47 @@ def _bind_tcp(family: int, sockaddr: Any, settings: ListenerSettings) -> socket.
     return sock
 
 
-def set_inherited_options(sock: socket.socket, settings: ListenerSettings) -> None:
-    """What Linux copies from a listening socket to those it accepts."""
+def set_options(sock: socket.socket, settings: ListenerSettings) -> None:
+    """What a listening socket does itself, and what Linux copies from it to those it accepts; raises `BindError`.
+
+    Sizes belong here, before the first client: the scale of the window is said in the first packet.
+    """
+    _set_inherited(sock, settings)
+    for name, option in _SIZES.items():
+        if getattr(settings, name) is not None:
+            _try(sock, settings, name, (socket.SOL_SOCKET, option), getattr(settings, name))
+    seconds = 0 if settings.defer_accept is None else math.ceil(settings.defer_accept)
+    _switch(sock, settings, "defer_accept", (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT), seconds)
+    _switch(sock, settings, "fast_open", (socket.IPPROTO_TCP, socket.TCP_FASTOPEN), settings.fast_open or 0)
+
+
+def _switch(sock: socket.socket, settings: ListenerSettings, name: str, option: tuple[int, int], value: int) -> None:
+    """Set an option whose zero is off; where it is off, or the kernel does not have it, off needs nothing."""
+    if value == 0:
+        try:
+            is_on = bool(sock.getsockopt(*option))
+        except OSError:
+            return
+        if not is_on:
+            return
+    _try(sock, settings, name, option, value)
+
+
+def _try(sock: socket.socket, settings: ListenerSettings, name: str, option: tuple[int, int], value: int) -> None:
+    try:
+        sock.setsockopt(*option, value)
+    except OSError as error:
+        reason = f"this kernel refuses {name} = {value} ({error.strerror}): leave it out"
+        raise cannot_listen(settings.bind, error.errno, reason) from error
+
+
+def unchangeable(family: int, before: ListenerSettings, after: ListenerSettings) -> list[str]:
+    """The settings that a socket which listens already does not take on."""
+    names = [name for name in _SIZES if getattr(before, name) is not None and getattr(after, name) is None]
+    return ["v6only"] * (family == socket.AF_INET6 and before.v6only != after.v6only) + names
+
+
+def _set_inherited(sock: socket.socket, settings: ListenerSettings) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, settings.nodelay)
     if settings.keepalive is not None:
         idle, interval, probes = settings.keepalive

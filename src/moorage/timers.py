@@ -1,8 +1,9 @@
 """Timers: a coarse wheel of calls to be made at a moment.
 
 Owns      the timers of one loop, in slots of 1/32 of a second, and of 1/1024 for the few that ask for it.
-Promises  never early, at most one slot late; setting, cancelling and asking for the next one cost the
-          same however many there are; `cancel` may be called from any thread.
+Promises  never early, at most one slot late, save when more are due than can be called at once; setting,
+          cancelling and asking for the next one cost the same however many there are; `cancel` may be called
+          from any thread.
 Refuses   to be set from two threads: `call_at` and `run_due` belong to the loop's thread.
 Why       a deadline is set to be cancelled: a connection that lives a millisecond has an idle deadline
           in a minute, and a heap of those would hold a million dead entries (curio, "A Discussion About
@@ -18,6 +19,8 @@ from .deadline import Clock
 SLOTS_PER_SECOND = 1024
 #: so many of them are one slot for a deadline, so that many deadlines are one wake-up
 COARSE = 32
+#: calls made in one go: a slot may hold the deadlines of thousands who came together, and others want their turn
+AT_ONCE = 16
 
 
 class Timer:
@@ -68,16 +71,20 @@ class Wheel:
         return None
 
     def run_due(self) -> None:
-        """Make the calls that are due."""
+        """Make the calls that are due, `AT_ONCE` at most: for the others `delay` is 0.0."""
         if not self._keys:
             return
         now = self._clock() * SLOTS_PER_SECOND
-        while self._keys and self._keys[0] <= now:
-            slot = self._drop_first()
-            for timer in list(slot):
-                if timer in slot:  # not cancelled by an earlier call of this slot
-                    slot.discard(timer)
-                    timer.call()
+        for _ in range(AT_ONCE):
+            while self._keys and self._keys[0] <= now and not self._slots[self._keys[0]]:
+                self._drop_first()
+            if not self._keys or self._keys[0] > now:
+                return
+            try:
+                timer = self._slots[self._keys[0]].pop()
+            except KeyError:  # cancelled just now, by another thread
+                continue
+            timer.call()
 
     def _drop_first(self) -> set[Timer]:
         return self._slots.pop(heapq.heappop(self._keys))

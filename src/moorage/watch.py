@@ -2,7 +2,8 @@
 
 Owns      one poller for a serve loop: listeners, parked and lingering sockets, timers, and the waker.
 Promises  no wake-up but for an event, a due timer, a call; a call from any thread or signal handler ends
-          the wait at once; a lingering socket is read and closed within `LINGER_SECONDS` and `LINGER_BYTES`.
+          the wait at once; a lingering socket is written to within `REST_SECONDS`, then read and closed within
+          `LINGER_SECONDS` and `LINGER_BYTES`.
 Refuses   to run user code, and to be turned by two threads at once.
 Why       `poll` for the few listeners, `epoll` for the many parked sockets: epoll on a shared listener
           wakes the same worker again and again (200 arrivals over four workers: poll 51/49/49/51,
@@ -25,6 +26,8 @@ from .twins import Timer, Wheel
 LINGER_SECONDS = 2.0
 #: unread input that is worth discarding to save the reply; a peer that sends more is not listening
 LINGER_BYTES = 64 * 1024
+#: for the end of what TLS has to say, when the kernel's buffer was full: a peer that reads makes room in less
+REST_SECONDS = 1.0
 LINGER_LOOKS = 0.125  # seconds between two looks at a socket that is always ready
 #: ESTABLISHED, FIN_WAIT1, FIN_WAIT2 of linux/tcp_states.h: the peer has not sent its FIN
 OPEN_STATES = frozenset({1, 4, 5})
@@ -44,6 +47,8 @@ class Socket(Protocol):
     def fileno(self) -> int: ...
     def getsockopt(self, level: int, option: int, buflen: int, /) -> bytes: ...
     def recv_into(self, buffer: bytearray, nbytes: int, flags: int, /) -> int: ...
+    def send(self, data: bytes, flags: int, /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
     def close(self) -> None: ...
 
 
@@ -150,13 +155,15 @@ class Watch:
             if not self._closed:
                 os.eventfd_write(self._waker, 1)
 
-    def linger(self, sock: Socket, release: Call) -> None:
+    def linger(self, sock: Socket, release: Call, rest: bytes = b"", /) -> None:
         """Take this socket, of which the sending side is shut; discard its input, close it, call `release`.
+
+        With a `rest` that side is still open, and shut when this is written.
 
         A socket closed with unread input sends a reset, and the peer loses the reply it has not read
         (RFC 1122 4.2.2.13).
         """
-        lingering = _Lingering(self, sock, release)
+        lingering = _Lingering(self, sock, release, rest)
         self.call_soon(lingering.begin)
         if self._closed:  # before, or meanwhile: nobody will turn
             self._run_calls()
@@ -203,11 +210,12 @@ class _Lingering:
 
     scratch = bytearray(LINGER_BYTES)  # what arrives here is read by nobody
 
-    def __init__(self, watch: Watch, sock: Socket, release: Call) -> None:
+    def __init__(self, watch: Watch, sock: Socket, release: Call, rest: bytes) -> None:
         self.fd = sock.fileno()
         self._watch = watch
         self._sock = sock
         self._release = release
+        self._rest = rest
         self._left = LINGER_BYTES
         self._until = 0.0
         self._timer: Timer | None = None
@@ -216,7 +224,37 @@ class _Lingering:
         self._watch._lingering.add(self)
         if self._watch._closed:
             self.finish()
-        elif not self._is_over():
+        elif self._rest:
+            self._watch.park(self.fd, self._write, select.EPOLLOUT)
+            self._timer = self._watch.call_at(self._watch._clock() + REST_SECONDS, self._end_writing)
+        else:
+            self._begin_reading()
+
+    def _write(self, _mask: int) -> None:
+        """The kernel has room for more of the rest."""
+        try:
+            self._rest = self._rest[self._sock.send(self._rest, MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._rest = b""
+        if not self._rest:
+            self._end_writing()
+
+    def _end_writing(self) -> None:
+        """Say end of stream, whether or not all was written."""
+        self._watch.unpark(self.fd)
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer has gone
+            self.finish()
+            return
+        self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        if not self._is_over():
             self._watch.park(self.fd, self._ready)
             self._timer = self._watch.call_at(self._watch._clock() + LINGER_SECONDS, self.finish)
 

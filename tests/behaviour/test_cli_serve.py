@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.client import SOON, Client
-from support.serving import MOORAGE, Serving
+from support.serving import Serving, mistake
 from support.waiting import eventually
 
 Serve = Callable[..., Serving]
@@ -172,22 +172,9 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-def refused(tmp_path: Path, *arguments: str) -> str:
-    """The sentence for a mistake, which ends the process with status 2 before anything is served."""
-    run = subprocess.run(
-        [*MOORAGE, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=SOON, check=False
-    )
-    assert run.returncode == 2, run.stderr
-    assert "Traceback" not in run.stderr
-    assert run.stdout == ""
-    assert run.stderr.count("\n") == 1, run.stderr
-    assert run.stderr.startswith("moorage: ")
-    return run.stderr
-
-
 def test_port_in_use_is_named_and_nothing_half_open_is_left(tmp_path: Path, taken: int) -> None:
     path = tmp_path / "s"
-    sentence = refused(tmp_path, "serve", "echo", "--bind", f"unix:{path}", "--bind", f"127.0.0.1:{taken}")
+    sentence = mistake(tmp_path, "serve", "echo", "--bind", f"unix:{path}", "--bind", f"127.0.0.1:{taken}")
     assert f"127.0.0.1:{taken}" in sentence
     assert not path.exists()
     assert sorted(tmp_path.iterdir()) == []
@@ -196,7 +183,7 @@ def test_port_in_use_is_named_and_nothing_half_open_is_left(tmp_path: Path, take
 def test_path_that_is_no_socket_is_named_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    assert str(path) in refused(tmp_path, "serve", "echo", "--bind", f"unix:{path}")
+    assert str(path) in mistake(tmp_path, "serve", "echo", "--bind", f"unix:{path}")
     assert path.read_text() == "data"
     assert sorted(tmp_path.iterdir()) == [path]
 
@@ -217,4 +204,4 @@ def test_path_that_is_no_socket_is_named_and_left_alone(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_mistake_of_the_operator_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
-    assert len(refused(tmp_path, *arguments)) < 300
+    assert len(mistake(tmp_path, *arguments)) < 300

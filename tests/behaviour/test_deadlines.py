@@ -8,7 +8,8 @@ import pytest
 
 from moorage import Connection, ConnectionEnded
 from moorage.events import Cause, Phase
-from support.client import SOON, Client
+from moorage.transport import careful
+from support.client import SOON
 from support.house import Journal, Open
 
 SHORT = 0.1
@@ -115,6 +116,7 @@ def test_idle_client_is_ended_and_a_farewell_reaches_it(house: Open) -> None:
     assert opened.cause() is Cause.IDLE
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.families("tcp4")
 def test_idle_deadline_starts_anew_with_every_byte(house: Open) -> None:
     opened = house(echo_lines, idle_timeout=0.3)
@@ -140,6 +142,7 @@ def test_idle_deadline_does_not_count_the_time_of_the_handler(house: Open, journ
     assert client.rest() == b"done\nmore\n"
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.families("tcp4")
 def test_farewell_ends_after_a_second(house: Open, journal: Journal) -> None:
     def talk_on(conn: Connection) -> None:
@@ -212,7 +215,7 @@ def test_swallowed_timeouts_do_not_outlive_a_final_deadline(
 ) -> None:
     opened = house(handler, **settings)
     begun = time.monotonic()
-    with Client(opened.server.address) as client:
+    with opened.client() as client:
         assert client.is_cut()
     event = opened.end()
     assert event.cause is cause
@@ -278,6 +281,7 @@ def read_from_file(conn: Connection) -> None:
     conn.rfile.read(10_000)
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.parametrize("handler", [read_line, read_block, read_until, read_from_file])
 @pytest.mark.families("tcp4")
 def test_dripped_message_is_ended(house: Open, handler: Callable[[Connection], None]) -> None:
@@ -292,6 +296,7 @@ def test_dripped_message_is_ended(house: Open, handler: Callable[[Connection], N
     assert opened.is_quiet()
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.families("tcp4", "unix")
 def test_message_deadline_is_for_each_message(house: Open) -> None:
     client = house(echo_lines, message_timeout=0.3).client()
@@ -300,6 +305,101 @@ def test_message_deadline_is_for_each_message(house: Open) -> None:
         assert client.hears_nothing(0.15)
         client.sendall(b"second half\n")
         assert client.line() == b"first half second half\n"
+
+
+# The rate of a message
+
+GRACE = 0.2
+RATE = 2000  # bytes a second: a byte in 30 ms is far below, 200 are far above
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is asked for after a moment instead of five seconds."""
+    monkeypatch.setattr(careful, "RATE_GRACE", GRACE)
+
+
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("handler", [read_line, read_block, read_until, read_from_file])
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_message_below_the_rate_is_ended(house: Open, handler: Callable[[Connection], None]) -> None:
+    opened = house(handler, min_rate=RATE)
+    client = opened.client()
+    begun = time.monotonic()
+    client.sendall(b"x")
+    while client.hears_nothing(0.03) and time.monotonic() - begun < SOON:
+        client.sendall(b"x")
+    assert GRACE <= time.monotonic() - begun < GRACE + 1.0
+    client.close()
+    event = opened.end()
+    assert (event.cause, event.phase) == (Cause.MIN_RATE, Phase.HANDLER)
+    assert opened.is_quiet()
+
+
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("handler", [read_line, read_block])
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_message_that_came_fast_and_stops_is_ended_when_its_bytes_are_spent(
+    house: Open, handler: Callable[[Connection], None]
+) -> None:
+    opened = house(handler, min_rate=RATE)
+    client = opened.client()
+    begun = time.monotonic()
+    client.sendall(b"x" * (RATE // 2))
+    assert client.rest() == b""
+    assert GRACE + 0.5 <= time.monotonic() - begun < GRACE + 1.5
+    assert opened.cause() is Cause.MIN_RATE
+
+
+def echo_blocks(conn: Connection) -> None:
+    while True:
+        conn.sendall(conn.read_exactly(6000))
+
+
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("handler", [echo_lines, echo_blocks])
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_message_above_the_rate_may_take_longer_than_the_grace(
+    house: Open, handler: Callable[[Connection], None]
+) -> None:
+    client = house(handler, min_rate=RATE).client()
+    message = b"x" * 5999 + b"\n"
+    begun = time.monotonic()
+    for start in range(0, len(message), 200):
+        client.sendall(message[start : start + 200])
+        if start < len(message) - 200:
+            assert client.hears_nothing(0.02)
+    assert client.receive(len(message)) == message
+    assert time.monotonic() - begun > 2 * GRACE
+
+
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_rate_asks_nothing_between_messages(house: Open) -> None:
+    client = house(echo_lines, min_rate=RATE).client()
+    for _ in range(2):
+        assert client.ask(b"quick\n") == b"quick\n"
+        assert client.hears_nothing(2 * GRACE)
+
+
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_deadline_of_the_message_comes_first_where_it_is_shorter(house: Open) -> None:
+    opened = house(read_line, min_rate=1, message_timeout=SHORT)
+    client = opened.client()
+    client.sendall(b"x")
+    assert client.rest() == b""
+    assert opened.cause() is Cause.MESSAGE_DEADLINE
 
 
 def test_lifetime_ends_a_busy_connection(house: Open) -> None:
@@ -342,7 +442,7 @@ def test_peer_that_reads_slowly_is_not_cut(house: Open, journal: Journal) -> Non
         journal.write("sent")
 
     opened = house(handle, write_timeout=0.3)
-    with Client(opened.server.address, receive_buffer=64 * 1024) as client:
+    with opened.client(receive_buffer=64 * 1024) as client:
         read = 0
         begun = time.monotonic()
         while time.monotonic() - begun < 1.0:

@@ -46,6 +46,7 @@ def test_half_a_line_at_the_drain_gets_its_reply_when_the_other_half_comes(house
     assert journal.is_empty()
 
 
+@pytest.mark.tls_families("tcp4", "unix")  # there are two ways to wait
 def test_half_a_line_without_its_other_half_is_never_a_line(house: Open, journal: Journal) -> None:
     def handle(conn: Connection) -> None:
         try:
@@ -155,6 +156,7 @@ def test_live_conversations_are_not_broken_and_idle_ones_are_told(house: Open) -
     assert causes.count(Cause.PEER_CLOSED) == 12
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.runners("threads", "fibers", "forks")
 @pytest.mark.families("tcp4")
 def test_conversations_that_never_pause_end_between_two_requests(house: Open) -> None:
@@ -170,6 +172,7 @@ def test_conversations_that_never_pause_end_between_two_requests(house: Open) ->
     assert {opened.cause() for _ in range(6)} == {Cause.DRAINED}
 
 
+@pytest.mark.tls_families("tcp4", "unix")
 def test_long_reply_is_sent_whole(house: Open) -> None:
     def handle(conn: Connection) -> None:
         conn.readline()
@@ -264,12 +267,13 @@ def test_delay_goes_on_accepting(house: Open) -> None:
     opened = house(echo_lines, drain_delay=0.3)
     begun = time.monotonic()
     drain = Background(opened.server.drain)
-    with Client(opened.server.address) as late:
+    with opened.client() as late:
         assert late.ask(b"late\n") == b"late\n"
     assert drain.result()
     assert time.monotonic() - begun >= 0.3
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @pytest.mark.runners("threads", "fibers", "forks")
 @pytest.mark.families("tcp4")
 def test_spread_tells_one_after_the_other(house: Open) -> None:
@@ -296,6 +300,7 @@ def hold(house: Open, handler: object) -> tuple[House, Client]:
     return opened, client
 
 
+@pytest.mark.security("plain")  # the handler does not look at its connection
 @pytest.mark.runners("threads")
 @pytest.mark.families("tcp4")
 def test_deadline_logs_the_stack_of_a_handler_that_does_not_return(house: Open, latch: Latch) -> None:
@@ -313,6 +318,7 @@ def test_deadline_logs_the_stack_of_a_handler_that_does_not_return(house: Open, 
     assert opened.cause() is Cause.DRAIN_DEADLINE
 
 
+@pytest.mark.security("plain")  # the handler does not look at its connection
 @pytest.mark.runners("forks")
 @pytest.mark.families("tcp4")
 def test_deadline_kills_a_child_that_does_not_return(house: Open, latch: Latch) -> None:

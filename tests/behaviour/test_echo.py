@@ -9,7 +9,6 @@ import pytest
 
 from moorage import Connection, Server
 from moorage.events import Cause, Phase
-from support.client import Client
 from support.house import Background, Journal, Open, Place, connected
 
 CLIENT = contextvars.ContextVar("CLIENT", default=b"nobody")
@@ -26,6 +25,7 @@ class EchoByClass(socketserver.BaseRequestHandler):
             self.request.send(data)
 
 
+@pytest.mark.tls_families("tcp4", "tcp6", "unix")
 def test_messages_of_every_size_come_back(house: Open) -> None:
     client = house(echo).client()
     for size in (1, 2, 8191, 8192, 8193, 65536, 200_000):
@@ -54,7 +54,7 @@ def test_handler_that_leaves_ends_the_connection(house: Open) -> None:
 def test_one_client_after_the_other_is_served(house: Open) -> None:
     opened = house(EchoByClass)
     for number in range(20):
-        with Client(opened.server.address) as client:
+        with opened.client() as client:
             assert client.ask(b"%d" % number) == b"%d" % number
 
 
@@ -120,7 +120,7 @@ def test_context_of_a_connection_is_its_own(house: Open) -> None:
 
     opened = house(remember)
     for name in (b"one", b"two", b"three"):
-        with Client(opened.server.address) as client:
+        with opened.client() as client:
             client.sendall(b"who\n")
             assert client.line() == b"nobody\n"
             assert client.ask(name + b"\n") == name + b"\n"
@@ -165,12 +165,14 @@ def test_worker_stop_runs_once_after_the_last_connection(house: Open, journal: J
 
     opened = house(lambda conn: journal.write("served"), worker_stop=stop)
     opened.client().rest()
+    opened.end()
     opened.server.close()
     opened.server.close()
     assert [journal.read(), journal.read()] == ["served", "stopped in moorage-serve, 0 left"]
     assert journal.is_empty()
 
 
+@pytest.mark.security("plain")  # nobody comes
 def test_worker_start_that_raises_fails_the_start_and_leaves_nothing_open(house: Open) -> None:
     def fail(server: Server) -> None:
         raise RuntimeError("no database")

@@ -16,7 +16,8 @@ from moorage.events import Cause
 from moorage.locks import Event
 from support.house import Journal, Latch, Open, connected
 
-pytestmark = pytest.mark.runners("fibers")
+#: what a fiber is does not depend on what its connection carries
+pytestmark = [pytest.mark.runners("fibers"), pytest.mark.security("plain")]
 
 SRC = Path(__file__).parents[2] / "src"
 

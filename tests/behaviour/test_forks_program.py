@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.runner_contract import SOON, Client
+from support.client import SOON, Client
 
 PROGRAM = """
 import os, signal, sys, warnings

@@ -8,8 +8,10 @@ import pytest
 
 from moorage import Connection
 from moorage.events import Cause, ConnectionRefused, Phase, PoolSaturated, ServerSuspended
-from support.client import SOON, Client
+from support.client import SOON
 from support.house import Background, Journal, Latch, Open, Place, connected
+
+pytestmark = pytest.mark.security("plain")  # who may come in is settled before anybody speaks
 
 
 def echo(conn: Connection) -> None:
@@ -36,7 +38,7 @@ def test_handlers_at_once_are_never_more_than_max_connections(house: Open, journ
     opened = house(handle, max_connections=4)
 
     def come() -> bytes:
-        with Client(opened.server.address) as client:
+        with opened.client() as client:
             return client.ask(b"x")
 
     visits = [Background(come) for _ in range(40)]

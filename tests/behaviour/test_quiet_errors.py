@@ -194,7 +194,7 @@ def test_server_goes_on_after_an_error(house: Open) -> None:
 
     opened = house(handle)
     for request, reply in ((b"fail\n", b""), (b"x\n", b"fine"), (b"fail\n", b""), (b"x\n", b"fine")):
-        with Client(opened.server.address) as client:
+        with opened.client() as client:
             client.sendall(request)
             assert client.rest() == reply
 

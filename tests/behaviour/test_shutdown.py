@@ -15,9 +15,11 @@ import pytest
 from moorage import BindError, Connection, Server
 from moorage.errors import MoorageError
 from moorage.events import Cause
-from support.client import SOON, Client
-from support.house import Background, Journal, Latch, Open, Place, connected
+from support.client import SOON
+from support.house import Background, House, Journal, Latch, Open, Place, connected
 from support.waiting import eventually
+
+NOBODY = pytest.mark.security("plain")  # where nobody speaks
 
 
 def echo(conn: Connection) -> None:
@@ -25,8 +27,8 @@ def echo(conn: Connection) -> None:
         conn.sendall(data)
 
 
-def visit(address: object) -> None:
-    with Client(address) as client:
+def visit(house: House) -> None:
+    with house.client() as client:
         assert client.ask(b"x") == b"x"
 
 
@@ -62,12 +64,13 @@ def test_server_stops_for_another_thread(house: Open, verb: str) -> None:
     opened = house(echo, start=False)
     opened.server.bind()
     serving = Background(opened.server.serve_forever)
-    with Client(opened.server.address) as client:
+    with opened.client() as client:
         assert client.ask(b"x") == b"x"
     getattr(opened.server, verb)()
     serving.result()
 
 
+@NOBODY
 def test_server_stops_for_several_threads_at_once(house: Open) -> None:
     opened = house(echo)
     verbs: list[Callable[[], object]] = [opened.server.drain, opened.server.shutdown, opened.server.close]
@@ -83,10 +86,9 @@ def test_server_stops_for_a_signal_in_the_serving_thread(house: Open) -> None:
     before = signal.signal(signal.SIGUSR1, lambda *_: opened.server.drain())
     try:
         opened.server.bind()
-        address = opened.server.address
 
         def visit_and_signal() -> None:
-            visit(address)
+            visit(opened)
             os.kill(os.getpid(), signal.SIGUSR1)
 
         visitor = Background(visit_and_signal)
@@ -99,6 +101,7 @@ def test_server_stops_for_a_signal_in_the_serving_thread(house: Open) -> None:
 # At any time
 
 
+@NOBODY
 def test_shutdown_before_serving_makes_serving_return_at_once(house: Open) -> None:
     opened = house(echo, start=False)
     opened.server.shutdown()
@@ -113,6 +116,7 @@ def test_shutdown_of_a_bound_server_refuses_who_waits(house: Open) -> None:
     assert client.is_cut()
 
 
+@NOBODY
 def test_second_and_third_time_do_nothing(house: Open) -> None:
     opened = house(echo)
     assert opened.server.drain() is True
@@ -122,6 +126,7 @@ def test_second_and_third_time_do_nothing(house: Open) -> None:
     opened.server.serve_forever()
 
 
+@NOBODY
 def test_start_after_the_end_is_a_sentence(house: Open) -> None:
     opened = house(echo)
     opened.server.close()
@@ -129,6 +134,7 @@ def test_start_after_the_end_is_a_sentence(house: Open) -> None:
         opened.server.start()
 
 
+@NOBODY
 def test_address_before_bind_is_a_sentence(house: Open) -> None:
     opened = house(echo, start=False)
     with pytest.raises(MoorageError, match="no address yet: call bind"):
@@ -141,8 +147,8 @@ def test_context_manager_drains_when_all_went_well(house: Open, latch: Latch) ->
         conn.sendall(conn.readline())
 
     opened = house(slow, start=False)
-    with opened.server as server:
-        client = Client(server.address)
+    with opened.server:
+        client = opened.client()
         client.sendall(b"half ")
         later = threading.Timer(0.1, lambda: client.sendall(b"a line\n"))
         later.start()
@@ -180,6 +186,7 @@ def test_idle_clients_do_not_hold_up_a_close(house: Open) -> None:
         assert time.monotonic() - begun < 2.0
 
 
+@pytest.mark.security("plain")  # the handler does not look at its connection
 @pytest.mark.runners("threads")
 @pytest.mark.families("tcp4")
 def test_stuck_handler_does_not_hold_up_a_close(house: Open, latch: Latch) -> None:
@@ -199,6 +206,7 @@ def test_stuck_handler_does_not_hold_up_a_close(house: Open, latch: Latch) -> No
     assert opened.cause() is Cause.CLOSED_BY_OPERATOR
 
 
+@pytest.mark.security("plain")  # the handler does not look at its connection
 @pytest.mark.runners("threads")
 @pytest.mark.families("tcp4")
 def test_client_queued_behind_a_stuck_handler_is_cut_too(house: Open, latch: Latch, journal: Journal) -> None:
@@ -237,27 +245,26 @@ def test_waiting_for_connections_ends_when_they_have_left(house: Open) -> None:
 
 def test_restart_on_the_same_address_at_once(house: Open, place: Place) -> None:
     opened = house(echo)
-    address = opened.server.address
-    bind = same_again(address)
+    bind = same_again(opened.server.address)
     for _ in range(3):
-        with Client(address) as client:
+        with opened.client() as client:
             assert client.ask(b"x") == b"x"
             closing = Background(opened.server.close)  # the server closes first: TIME_WAIT is on its side
             assert client.is_cut()
         closing.result()
-        opened.server = Server(echo, bind, runner=place.runner, drain_quiet=0.1)
+        opened.server = Server(echo, bind, runner=place.runner, drain_quiet=0.1, **place.settings())
         opened._stack.callback(opened.server.close)
         opened.server.start()
 
 
+@NOBODY
 @pytest.mark.runners(
     "inline", "threads", "fibers"
 )  # a child would inherit our side of the visit that finds out who is there
 def test_address_in_use_is_refused_and_leaves_nothing_open(house: Open, place: Place) -> None:
     opened = house(echo)
-    address = opened.server.address
-    bind = same_again(address)
-    visit(address)
+    bind = same_again(opened.server.address)
+    visit(opened)
     assert opened.server.wait_for_connections(0, SOON)
     gc.collect()
     before = os.listdir("/proc/self/fd")
@@ -267,7 +274,7 @@ def test_address_in_use_is_refused_and_leaves_nothing_open(house: Open, place: P
     other.close()
     # who is in the way was found out by a visit, which may not even be accepted yet
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= len(before))
-    visit(address)
+    visit(opened)
 
 
 # Nothing left behind
@@ -301,6 +308,7 @@ def test_nothing_is_left_after_many_lives(house: Open, place: Place, verb: str) 
         os.waitpid(-1, os.WNOHANG)
 
 
+@NOBODY
 @pytest.mark.families("unix")
 def test_path_of_a_unix_socket_is_gone(house: Open) -> None:
     opened = house(echo)

@@ -322,6 +322,7 @@ def test_handler_and_sibling_share_locks_and_blocking_calls(house: Open) -> None
     assert house(handle).client().rest() == b"blocking asleep " * 2
 
 
+@pytest.mark.security("plain")  # without its connection
 def test_join_gives_up_in_time(house: Open) -> None:
     def handle(conn: Connection) -> None:
         one = moorage.spawn(moorage.sleep, 0.5)

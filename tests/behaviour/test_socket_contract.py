@@ -17,7 +17,9 @@ import pytest
 
 from moorage import Connection
 from moorage.events import Cause
-from support.house import Journal, Open, Place
+from support.house import House, Journal, Open, Place
+
+RAW = pytest.mark.security("plain")  # over TLS the descriptor has bytes that only the connection can read
 
 # Through the modules of the standard library
 
@@ -149,16 +151,28 @@ def by_context(conn: Connection) -> None:
             same.sendall(data)
 
 
+#: what needs the descriptor, or the kernel's own buffer
+BY_DESCRIPTOR = [by_select, by_selectors, by_plain_socket, by_program, by_program_in_the_middle, by_peeking]
+
+
 @pytest.mark.parametrize(
     "handler",
     [
-        by_select, by_selectors, by_text, by_text_of_makefile, by_file_for_both, by_buffered_reader,
-        by_plain_socket, by_program, by_program_in_the_middle, by_recv_into, by_recv_into_of_other_items,
-        by_messages, by_recvfrom, by_peeking, by_not_blocking, by_context,
+        by_text, by_text_of_makefile, by_file_for_both, by_buffered_reader, by_recv_into, by_recv_into_of_other_items,
+        by_messages, by_recvfrom, by_not_blocking, by_context,
     ],
 )  # fmt: skip
 def test_connection_passes_through(house: Open, handler: Callable[[Connection], None]) -> None:
-    opened = house(handler)
+    converse(house(handler))
+
+
+@RAW
+@pytest.mark.parametrize("handler", BY_DESCRIPTOR)
+def test_descriptor_passes_through(house: Open, handler: Callable[[Connection], None]) -> None:
+    converse(house(handler))
+
+
+def converse(opened: House) -> None:
     client = opened.client()
     assert client.ask(b"first line\n") == b"first line\n"
     assert client.ask("zweite Zeile: äöü\n".encode()) == "zweite Zeile: äöü\n".encode()
@@ -169,6 +183,7 @@ def test_connection_passes_through(house: Open, handler: Callable[[Connection], 
     assert opened.is_quiet()
 
 
+@RAW
 def test_program_may_have_the_connection_for_all_its_streams(house: Open) -> None:
     program = "import sys; print('hello', sys.stdin.readline().strip()); sys.stderr.write('bye')"
 
@@ -181,6 +196,7 @@ def test_program_may_have_the_connection_for_all_its_streams(house: Open) -> Non
     assert client.rest() == b"hello world\nbye"
 
 
+@RAW
 @pytest.mark.families("tcp4", "tcp6")
 def test_connection_passes_through_ssl(house: Open) -> None:
     """`wrap_socket` takes the descriptor away; anonymous keys, so that no certificate is needed."""
@@ -220,6 +236,7 @@ def test_sendfile_sends_the_part_that_was_asked_for(house: Open, tmp_path: Path)
     assert opened.is_quiet()
 
 
+@RAW
 @pytest.mark.families("unix")
 def test_descriptors_pass_through_a_unix_connection(house: Open, journal: Journal) -> None:
     def handle(conn: Connection) -> None:
@@ -241,6 +258,7 @@ def test_descriptors_pass_through_a_unix_connection(house: Open, journal: Journa
 # What it says of itself
 
 
+@RAW
 def test_connection_answers_as_a_socket_does(house: Open, place: Place, journal: Journal) -> None:
     def handle(conn: Connection) -> None:
         with conn.dup() as sock:
@@ -267,6 +285,7 @@ def test_connection_answers_as_a_socket_does(house: Open, place: Place, journal:
     assert set(eval(journal.read())) <= of_no_use_when_connected
 
 
+@RAW
 @pytest.mark.families("tcp4", "tcp6")
 def test_accepted_socket_has_the_options_of_its_listener(house: Open, journal: Journal) -> None:
     def handle(conn: Connection) -> None:

@@ -10,6 +10,8 @@ import moorage
 from moorage.events import Cause
 from support.house import Journal, Open, Place
 
+pytestmark = pytest.mark.security("plain")  # they stand on the calls of a connection; of TLS those know, not these
+
 
 class Lines(socketserver.StreamRequestHandler):
     def handle(self) -> None:
@@ -79,6 +81,7 @@ class Factory:
         Lines(request, client_address, server)  # type: ignore[arg-type]
 
 
+@pytest.mark.security("plain", "tls")
 @pytest.mark.parametrize(
     "handler",
     [

@@ -29,8 +29,10 @@ class SlowReader:
 
 def check(place: Place, twin: str, folder: str, way: str) -> None:
     with (
-        twin_server(twin, "support.writing:write_as_asked", place.bind(folder), runner=place.runner) as server,
-        Client(server.address, RECEIVE_BUFFER) as client,
+        twin_server(
+            twin, "support.writing:write_as_asked", place.bind(folder), runner=place.runner, **place.settings()
+        ) as server,
+        place.client(server.address, RECEIVE_BUFFER) as client,
     ):
         client.sendall(f"{way}\n".encode())
         seen: dict[int, list[int]] = {}
@@ -41,10 +43,12 @@ def check(place: Place, twin: str, folder: str, way: str) -> None:
 
 
 @on_both_twins
+@pytest.mark.tls_families("tcp4", "unix")  # there are two ways to wait
 def test_messages_of_siblings_are_whole(place: Place, twin: str, tmp_path: object) -> None:
     check(place, twin, str(tmp_path), "siblings")
 
 
+@pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`
 @on_both_twins
 @pytest.mark.families("tcp4")
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from support.house import Background, House, Open, Place
 from support.programs import crowd_server
 
 TCP = pytest.mark.families("tcp4", "tcp6")
+pytestmark = pytest.mark.security("plain")  # what hostile peers do with TLS: behaviour/test_tls.py
 KIB = 1024
 
 #: how the lines begin that tell what the operator did

@@ -92,10 +92,14 @@ class Client(socket.socket):
         self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
+    def abandon(self) -> None:
+        """Close this copy of the descriptor, without a word to the peer: another process has the client."""
+        self.close()
+
 
 def _stay_with_the_parent() -> None:
     for client in tuple(_everybody):
-        client.close()
+        client.abandon()
     _making.release()
 
 

@@ -7,18 +7,21 @@ Promises  every wait ends after `SOON` seconds; at the end nothing of the server
 
 import os
 import select
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from moorage.events import Cause, ConnectionClosed, DrainStarted, HandlerFailed, HandlersCut
+from moorage.events import Cause, ConnectionClosed, DrainStarted, HandlerFailed, HandlersCut, SetupFailed
 from moorage.hub.parking import this_loop
 from moorage.locks import Event
 from moorage.server import Server
 
+from .certificates import certificates
 from .client import SOON, Client
+from .tls_client import NAME, TlsClient
 
 __all__ = ["Background", "House", "Journal", "Latch", "Open", "Place", "connected", "house_at"]
 
@@ -36,32 +39,57 @@ def is_ours(thread: str) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a behaviour is shown: one runner, one family of sockets."""
+    """Where a behaviour is shown: one runner, one family of sockets, plain or over TLS."""
 
     runner: str
     family: str
+    security: str = "plain"
 
     def bind(self, folder: str) -> str:
         return {"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": f"unix:{folder}/s"}[self.family]
 
+    def settings(self) -> dict[str, Any]:
+        """What a server needs for it."""
+        if self.security == "plain":
+            return {}
+        files = certificates().server
+        return {"tls_cert": files.cert, "tls_key": files.key}
+
+    def client(self, address: Any, receive_buffer: int | None = None) -> Client:
+        """A client of a server there."""
+        return (TlsClient if self.security == "tls" else Client)(address, receive_buffer)
+
     def __str__(self) -> str:
-        return f"{self.runner}-{self.family}"
+        return "-".join([self.runner, self.family, *(["tls"] if self.security == "tls" else [])])
 
 
 class House:
     """A server that runs, and its clients, which are closed at the end."""
 
-    def __init__(self, server: Server, stack: ExitStack) -> None:
+    def __init__(self, server: Server, stack: ExitStack, place: Place) -> None:
         self.server = server
+        self.place = place
         self._stack = stack
         self._ends = server.events.queue(10_000, ConnectionClosed)
         self._failures = server.events.queue(1000, HandlerFailed)
+        self._setups = server.events.queue(1000, SetupFailed)
         self._drains = server.events.queue(10, DrainStarted)
         self._stacks = server.events.queue(10, HandlersCut)
 
     def client(self, receive_buffer: int | None = None) -> Client:
-        """A client that stays until the end of the test."""
-        return self._stack.enter_context(Client(self.server.address, receive_buffer))
+        """A client that stays until the end of the test, or of a `with` block."""
+        return self._stack.enter_context(self.place.client(self.server.address, receive_buffer))
+
+    def tls_client(
+        self, context: ssl.SSLContext | None = None, name: str | None = NAME, *, secured: bool = True
+    ) -> TlsClient:
+        """One that says more of its TLS; `secured=False`: it begins in plain text."""
+        client = TlsClient(self.server.address, context=context, name=name, secured=secured)
+        return self._stack.enter_context(client)
+
+    def raw_client(self) -> Client:
+        """One that speaks plain text, whatever the server does."""
+        return self._stack.enter_context(Client(self.server.address))
 
     def end(self) -> ConnectionClosed:
         """How the next connection ended."""
@@ -78,6 +106,16 @@ class House:
         event = self._failures.get(SOON)
         assert isinstance(event, HandlerFailed)
         return event.error
+
+    def setup_failure(self) -> SetupFailed:
+        """Whose handshake failed next, and why."""
+        event = self._setups.get(SOON)
+        assert isinstance(event, SetupFailed)
+        return event
+
+    def setup_failures(self) -> int:
+        """How many handshakes have failed that nobody has asked for yet."""
+        return len(self._setups._events)
 
     def stacks(self) -> tuple[str, ...]:
         """Where the handlers were that did not return."""
@@ -106,9 +144,10 @@ def house_at(place: Place, folder: str) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_house(handler: Any, *, start: bool = True, **settings: Any) -> House:
-            server = Server(handler, place.bind(folder), runner=place.runner, **{**QUICK, **settings})
+            settings = {**QUICK, **place.settings(), **settings}
+            server = Server(handler, place.bind(folder), runner=place.runner, **settings)
             stack.callback(server.close)
-            house = House(server, stack)
+            house = House(server, stack, place)
             houses.append(house)
             if start:
                 server.start()
@@ -128,7 +167,7 @@ def house_at(place: Place, folder: str) -> Iterator[Open]:
 def connected(house: House, count: int) -> Iterator[list[Client]]:
     """So many clients."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Client(house.server.address)) for _ in range(count)]
+        yield [stack.enter_context(house.place.client(house.server.address)) for _ in range(count)]
 
 
 class Journal:

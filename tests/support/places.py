@@ -1,8 +1,10 @@
-"""Every behaviour at every place: runner by family; imported by the conftest of each folder that wants it.
+"""Every behaviour at every place: runner by family by plain or TLS; imported by the conftest of each folder that wants it.
 
 Owns      the axes; a test that takes `place`, `house`, `journal` or `latch` runs for each combination.
-Promises  `@pytest.mark.runners(...)` and `@pytest.mark.families(...)` narrow an axis where a behaviour
+Promises  `@pytest.mark.runners(...)`, `families(...)` and `security(...)` narrow an axis where a behaviour
           has no meaning elsewhere; a further axis is one more line in `AXES`.
+Why       TLS over a family other than TCP4 is left to `make test-full`: what TLS does with a socket is the same for
+          all, but where a mark names families for it: `@pytest.mark.tls_families("tcp4", "unix")`.
 """
 
 import contextlib
@@ -15,10 +17,15 @@ import pytest
 
 from .house import Journal, Latch, Open, Place, house_at
 
-__all__ = ["house", "journal", "latch", "pytest_configure", "pytest_generate_tests"]
+__all__ = ["has_ipv6", "house", "journal", "latch", "pytest_configure", "pytest_generate_tests"]
 
 #: mark that narrows it, and its values
-AXES = {"runners": ("inline", "threads", "fibers", "forks"), "families": ("tcp4", "tcp6", "unix")}
+AXES = {
+    "runners": ("inline", "threads", "fibers", "forks"),
+    "families": ("tcp4", "tcp6", "unix"),
+    "security": ("plain", "tls"),
+}
+QUICK_TLS = ("tcp4",)
 
 FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
     "ignore:runner 'forks' in a process with other threads:RuntimeWarning"
@@ -28,14 +35,16 @@ FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
 def pytest_configure(config: pytest.Config) -> None:
     for axis, values in AXES.items():
         config.addinivalue_line("markers", f"{axis}(*names): show the behaviour only for these of {', '.join(values)}")
+    config.addinivalue_line("markers", "tls_families(*names): over TLS these belong to `make test`, too")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" not in metafunc.fixturenames:
         return
     chosen = [_narrowed(metafunc, axis, values) for axis, values in AXES.items()]
+    quick = _narrowed(metafunc, "tls_families", QUICK_TLS)
     places = [Place(*values) for values in itertools.product(*chosen)]
-    metafunc.parametrize("place", [pytest.param(place, marks=_marks(place), id=str(place)) for place in places])
+    metafunc.parametrize("place", [pytest.param(place, marks=_marks(place, quick), id=str(place)) for place in places])
 
 
 def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -43,14 +52,16 @@ def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> 
     return values if mark is None else mark.args
 
 
-def _marks(place: Place) -> list[pytest.MarkDecorator]:
+def _marks(place: Place, quick_tls: tuple[str, ...]) -> list[pytest.MarkDecorator]:
     marks = [FORKS_BESIDE_THREADS] if place.runner == "forks" else []
-    if place.family == "tcp6" and not _has_ipv6():
+    if place.security == "tls" and place.family not in quick_tls:
+        marks.append(pytest.mark.full)
+    if place.family == "tcp6" and not has_ipv6():
         marks.append(pytest.mark.skip(reason="this host has no IPv6 loopback"))
     return marks
 
 
-def _has_ipv6() -> bool:
+def has_ipv6() -> bool:
     with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
         return True
     return False

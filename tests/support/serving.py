@@ -13,7 +13,7 @@ from typing import Any
 
 from .client import SOON
 
-__all__ = ["MOORAGE", "Serving"]
+__all__ = ["MOORAGE", "Serving", "mistake"]
 
 MOORAGE = [sys.executable, "-m", "moorage"]
 
@@ -97,3 +97,14 @@ class Serving:
                 except ProcessLookupError:
                     pass
         self.status()  # its workers notice that it is gone, drain and leave
+
+
+def mistake(cwd: Path, *arguments: str) -> str:
+    """The sentence for a mistake of the operator, which ends the process with status 2 before anything is served."""
+    run = subprocess.run([*MOORAGE, *arguments], cwd=cwd, capture_output=True, text=True, timeout=SOON, check=False)
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.startswith("moorage: ")
+    return run.stderr

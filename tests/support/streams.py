@@ -41,6 +41,8 @@ class Limits:
     min_rate: int | None = None
     write_timeout: float | None = None
     lifetime: float | None = None
+    setup_timeout: float | None = None
+    observe_only: tuple[str, ...] = ()
     line_limit: int = 64 * 1024
     message_limit: int = 8 * 1024 * 1024
 
@@ -123,15 +125,17 @@ class StreamUnderTest(SocketLike):
 
 
 @cache
-def modules(kind: str) -> tuple[ModuleType, ModuleType]:
-    """The modules `careful` and `socketlike` as if this twin had been chosen at import."""
+def modules(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The modules `careful`, `socketlike` and `secure` as if this twin had been chosen at import."""
     stream, file = twin(kind, "moorage.transport.stream").Stream, twin(kind, "moorage.transport.file").File
     with patch.multiple(twins, Stream=stream, File=file):
         careful = _copy("moorage.transport.careful")
         with patch.dict(sys.modules, {"moorage.transport.careful": careful}):
             files = _copy("moorage.transport.files")
-            with patch.dict(sys.modules, {"moorage.transport.files": files}):
-                return careful, _copy("moorage.transport.socketlike")
+            secure = _copy("moorage.transport.secure")
+            copies = {"moorage.transport.files": files, "moorage.transport.secure": secure}
+            with patch.dict(sys.modules, copies):
+                return careful, _copy("moorage.transport.socketlike"), secure
 
 
 def _copy(name: str) -> ModuleType:

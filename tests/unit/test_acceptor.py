@@ -11,13 +11,25 @@ from typing import Any
 import pytest
 
 from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, SPREAD_SECONDS, UNLOOKED, Acceptor, State
-from moorage.admission import ClientLimit, Gate, Ticket
+from moorage.admission import ClientLimit, Gate, Ticket, client_key
 from moorage.config import ListenerSettings
 from moorage.deadline import monotonic
+from moorage.door import Door
 from moorage.errors import InternalError
-from moorage.events import AcceptFailed, AcceptPaused, AcceptResumed, Cause, ConnectionRefused, Event, Events
+from moorage.events import (
+    AcceptFailed,
+    AcceptPaused,
+    AcceptResumed,
+    Cause,
+    ConnectionRefused,
+    Event,
+    Events,
+    RefusalObserved,
+)
 from moorage.hub.hub import Hub
 from moorage.listener import open_listeners
+from moorage.pace import Pace
+from moorage.rates import Memory
 from moorage.verdict import VERDICTS, Verdict
 from moorage.watch import Watch
 from support.fake_watch import FakeWatch
@@ -64,7 +76,7 @@ class FakeListener:
 class House:
     """An acceptor and its neighbours."""
 
-    def __init__(self, limit: int = 1000, limit_of_clients: Any = None, **settings: Any) -> None:
+    def __init__(self, limit: int = 1000, **settings: Any) -> None:
         self.listener = FakeListener()
         self.gate = Gate(limit)
         self.watch = FakeWatch()
@@ -77,7 +89,7 @@ class House:
         events.subscribe(self.said.append)
         self.acceptor = Acceptor(
             self.listener, self.gate, self.watch, self.admit, events,
-            failed=self.failures.append, limit=limit_of_clients, clock=self.watch.clock, **settings,
+            failed=self.failures.append, clock=self.watch.clock, **settings,
         )  # fmt: skip
 
     def admit(self, sock: _socket.socket, addr: int, ticket: Ticket, listener: FakeListener) -> None:
@@ -287,7 +299,7 @@ def test_acceptor_reset_closes_those_above_the_limit(build: Build) -> None:
 # The limit of each client
 
 
-class FakeCounts:
+class FakeDoor:
     """The clients, which here are their addresses; one of each may come."""
 
     def __init__(self) -> None:
@@ -295,7 +307,7 @@ class FakeCounts:
 
     def enter(self, ticket: Any, addr: int) -> Any:
         if addr in self.here:
-            return None
+            return Cause.REFUSED_CLIENT
         self.here.append(addr)
         return ticket
 
@@ -304,7 +316,7 @@ class FakeCounts:
 def test_acceptor_client_above_its_limit_is_refused_whatever_the_overflow(
     build: Build, overflow: str, told: bytes
 ) -> None:
-    house = build(overflow=overflow, overflow_message=b"busy", limit_of_clients=FakeCounts())
+    house = build(overflow=overflow, overflow_message=b"busy", door=FakeDoor())
     house.acceptor.start()
     house.listener.arrive(1, 1, 2)
     house.poll(10)
@@ -316,7 +328,7 @@ def test_acceptor_client_above_its_limit_is_refused_whatever_the_overflow(
 
 
 def test_acceptor_client_above_its_limit_does_not_wait_for_a_ticket_twice(build: Build) -> None:
-    house = build(limit=1, limit_of_clients=FakeCounts())
+    house = build(limit=1, door=FakeDoor())
     house.acceptor.start()
     house.listener.arrive(1, 1, 2)
     house.poll(10)
@@ -340,7 +352,7 @@ def test_acceptor_hands_on_the_ticket_that_gives_both_rights_back(build: Build) 
             self.here -= 1
 
     counts = Counts()
-    house = build(limit_of_clients=ClientLimit(1, counts))
+    house = build(door=Door(Events(), limit=ClientLimit(1, counts), client_key=client_key))
     house.listener.arrive(("192.0.2.1", 1), ("192.0.2.1", 2))  # type: ignore[arg-type]  # here the limit looks at them
     house.acceptor.start()
     house.poll(10)
@@ -350,7 +362,7 @@ def test_acceptor_hands_on_the_ticket_that_gives_both_rights_back(build: Build) 
 
 
 def test_finish_counts_those_above_their_limit_too(build: Build) -> None:
-    house = build(limit_of_clients=FakeCounts())
+    house = build(door=FakeDoor())
     house.acceptor.start()
     house.listener.arrive(1, 1, 2)
     house.on_admit = lambda: house.listener.arrive(99)
@@ -828,3 +840,276 @@ def test_finish_of_a_closed_listener_is_done_and_failed(house: House) -> None:
     house.listener.sticky = error
     assert finish(house) == [0]
     assert house.failures == [error]
+
+
+# The pace
+
+
+def state_of(house: House) -> State:
+    return house.acceptor.state
+
+
+def paced(build: Build, burst: int = 2, observes: bool = False, **settings: Any) -> House:
+    """A house where two may come at once, and one a second."""
+    houses: list[House] = []
+    events = Events()
+    pace = Pace(
+        Memory().rate(1, burst), events, waits=settings.get("overflow", "wait") == "wait", observes=observes,
+        clock=lambda: houses[0].watch.now,
+    )  # fmt: skip
+    houses.append(build(pace=pace, **settings))
+    events.subscribe(houses[0].said.append)
+    return houses[0]
+
+
+def test_paced_clients_wait_in_the_backlog_until_the_next_is_due(build: Build) -> None:
+    house = paced(build)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3, 4)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.acceptor.state is State.PACED
+    assert FD not in house.watch.listening
+    assert house.listener.accepts == 2
+    house.watch.pass_time(0.99)
+    assert house.served == [1, 2]
+    house.watch.pass_time(0.02)
+    assert house.served == [1, 2, 3]
+    house.watch.pass_time(1)
+    assert house.served == [1, 2, 3, 4]
+    assert house.gate.taken == 4
+    assert house.said == []
+
+
+def test_paced_clients_over_a_long_time_are_exactly_as_many_as_are_due(build: Build) -> None:
+    house = paced(build, burst=100, limit=100_000)
+    house.acceptor.start()
+    house.listener.arrive(*range(20_000))
+    house.poll(1000)
+    assert len(house.served) == 100
+    for _ in range(9_900):
+        house.watch.pass_time(1)
+    assert len(house.served) == 10_000
+    assert house.served == list(range(10_000))
+
+
+def test_paced_acceptor_that_finds_nobody_keeps_the_turn(build: Build) -> None:
+    house = paced(build)
+    house.acceptor.start()
+    for _ in range(100):
+        house.watch.listening[FD]()
+    house.listener.arrive(1, 2, 3)
+    house.poll(10)
+    assert house.served == [1, 2]
+
+
+def test_paced_acceptor_without_a_ticket_keeps_the_turn(build: Build) -> None:
+    house = paced(build, limit=1)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3)
+    house.poll(10)
+    assert state_of(house) is State.FULL
+    house.leave()
+    assert house.served == [1, 2]
+    house.leave()
+    assert state_of(house) is State.PACED
+    house.watch.pass_time(1)
+    assert house.served == [1, 2, 3]
+
+
+def test_paced_acceptor_leaves_the_turn_of_whom_the_door_turns_away(build: Build) -> None:
+    house = paced(build, door=FakeDoor())
+    house.acceptor.start()
+    house.listener.arrive(1, 1, 1, 1, 2, 3)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.said == [ConnectionRefused(1, Cause.REFUSED_CLIENT)] * 3
+    assert house.acceptor.state is State.PACED
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "reset"])
+def test_paced_clients_that_do_not_wait_are_refused(build: Build, overflow: str) -> None:
+    house = paced(build, overflow=overflow)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3, 4)
+    house.poll(10)
+    assert house.served == [1, 2]
+    assert house.said == [ConnectionRefused(3, Cause.REFUSED_RATE), ConnectionRefused(4, Cause.REFUSED_RATE)]
+    assert house.acceptor.state is State.OPEN
+    assert house.gate.taken == 2
+    house.watch.pass_time(1)
+    house.listener.arrive(5)
+    house.poll(10)
+    assert house.served == [1, 2, 5]
+
+
+@pytest.mark.parametrize("overflow", ["wait", "refuse", "reset"])
+def test_paced_acceptor_that_finds_nobody_keeps_what_was_taken(build: Build, overflow: str) -> None:
+    """Each client is followed by an accept in vain, as where other workers are faster."""
+    house = paced(build, burst=5, overflow=overflow)
+    house.acceptor.start()
+    for client in range(20):
+        house.listener.arrive(client, BlockingIOError(errno.EAGAIN, "nobody"))
+    house.poll(100)
+    house.listener.waiting.clear()
+    assert house.served == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("overflow", ["wait", "refuse", "reset"])
+def test_paced_clients_that_are_only_observed_come_in_and_are_told_of(build: Build, overflow: str) -> None:
+    house = paced(build, overflow=overflow, observes=True)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3, 4)
+    house.poll(10)
+    assert house.served == [1, 2, 3, 4]
+    assert house.said == [RefusalObserved(3, Cause.REFUSED_RATE), RefusalObserved(4, Cause.REFUSED_RATE)]
+
+
+def test_paced_acceptor_is_suspended_and_resumed(build: Build) -> None:
+    house = paced(build)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3)
+    house.poll(10)
+    house.acceptor.suspend()
+    house.watch.pass_time(5)
+    assert house.served == [1, 2]
+    house.acceptor.resume()
+    house.poll(10)
+    assert house.served == [1, 2, 3]
+
+
+def test_finish_lets_those_who_wait_in_at_their_pace(build: Build) -> None:
+    house = paced(build)
+    house.acceptor.start()
+    house.listener.arrive(1, 2, 3, 4)
+    done = finish(house)
+    assert (house.served, done) == ([1, 2], [])
+    house.watch.pass_time(1)
+    assert (house.served, done) == ([1, 2, 3], [])
+    house.watch.pass_time(1)
+    assert house.served == [1, 2, 3, 4]
+    assert len(done) == 1
+    assert house.acceptor.is_stopped
+
+
+# Room
+
+
+class FakeRoom:
+    """Closes so many idle ones, whose places come free when the test says so."""
+
+    def __init__(self, idle: int) -> None:
+        self.idle = idle
+        self.asked: list[int] = []
+        self.clock: Callable[[], float] = lambda: 0.0
+        self.leaving = 0
+
+    @property
+    def again_at(self) -> float:
+        return self.clock() + 0.1
+
+    def make_room(self, listener: FakeListener) -> bool:
+        wanted = len(listener.waiting)
+        self.asked.append(wanted)
+        closed = max(0, min(wanted - self.leaving, self.idle))
+        self.idle -= closed
+        self.leaving += closed
+        return self.leaving > 0
+
+
+def roomy(build: Build, idle: int, limit: int = 1, **settings: Any) -> tuple[House, FakeRoom]:
+    room = FakeRoom(idle)
+    house = build(limit=limit, room=room, **settings)
+    room.clock = house.watch.clock
+    house.acceptor.start()
+    for client in range(limit):
+        house.listener.arrive(client)
+    house.poll(10)
+    return house, room
+
+
+@pytest.mark.parametrize("overflow", ["wait", "refuse", "reset"])
+def test_room_is_made_for_a_client_without_a_ticket_who_then_comes_in(build: Build, overflow: str) -> None:
+    house, room = roomy(build, idle=5, overflow=overflow)
+    house.listener.arrive(1)
+    house.poll(10)
+    assert room.asked == [1]
+    assert house.acceptor.state is State.FULL
+    house.leave()
+    assert house.served == [0, 1]
+    assert house.said == []
+
+
+def test_room_is_made_for_all_who_wait(build: Build) -> None:
+    house, room = roomy(build, idle=5, limit=3)
+    house.listener.arrive(3, 4, 5)
+    house.poll(10)
+    assert room.asked == [3]
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "reset"])
+def test_room_that_nobody_leaves_is_no_reason_to_wait(build: Build, overflow: str) -> None:
+    house, _ = roomy(build, idle=0, overflow=overflow)
+    house.listener.arrive(1, 2)
+    house.poll(10)
+    assert house.said == [ConnectionRefused(1, Cause.REFUSED_TOTAL), ConnectionRefused(2, Cause.REFUSED_TOTAL)]
+    assert house.acceptor.state is State.OPEN
+
+
+def test_room_is_asked_for_again_when_somebody_may_be_idle_and_somebody_waits(build: Build) -> None:
+    house, room = roomy(build, idle=0)
+    house.listener.arrive(1)
+    house.poll(10)
+    assert state_of(house) is State.FULL
+    room.idle = 1
+    house.watch.pass_time(0.11)
+    assert state_of(house) is State.OPEN
+    house.poll(1)
+    assert room.asked == [1, 1]
+    house.leave()
+    assert house.served == [0, 1]
+
+
+def test_room_is_not_asked_for_again_when_nobody_waits_any_more(build: Build) -> None:
+    house, room = roomy(build, idle=0)
+    house.listener.arrive(1)
+    house.poll(10)
+    house.listener.waiting.clear()
+    house.watch.pass_time(100)
+    house.poll(1)
+    assert room.asked == [1]
+    assert not [timer for timer in house.watch.timers if not timer.is_cancelled], "and nothing wakes us"
+
+
+def test_room_timer_is_forgotten_when_a_ticket_comes_free(build: Build) -> None:
+    house, _ = roomy(build, idle=1)
+    house.listener.arrive(1)
+    house.poll(10)
+    house.leave()
+    assert house.served == [0, 1]
+    assert not [timer for timer in house.watch.timers if not timer.is_cancelled]
+
+
+def test_room_is_made_when_descriptors_run_out_and_nobody_is_refused_meanwhile(build: Build) -> None:
+    house, room = roomy(build, idle=5, limit=1, overflow="refuse")
+    house.tickets.popleft().give_back()
+    house.listener.arrive(OSError(errno.EMFILE, "full"), 1)
+    house.poll(1)
+    assert house.acceptor.state is State.PAUSED
+    assert room.asked == [1]
+    assert not [event for event in house.said if isinstance(event, ConnectionRefused)]
+    house.watch.pass_time(0.2)
+    assert house.served == [0, 1]
+
+
+def test_finish_makes_room_for_those_who_wait(build: Build) -> None:
+    house, room = roomy(build, idle=0)
+    house.listener.arrive(1)
+    done = finish(house)
+    assert room.asked == [1]
+    room.idle = 1
+    house.watch.pass_time(0.11)
+    assert room.asked == [1, 1]
+    house.leave()
+    assert house.served == [0, 1]
+    assert len(done) == 1

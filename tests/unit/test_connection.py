@@ -3,21 +3,26 @@
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from moorage.connection import FAREWELL, READ_SIDE, SWALLOWED
 from moorage.errors import ConnectionEnded, HandlerStopped, InternalError
-from moorage.events import CAUSES, Cause, Phase
+from moorage.events import CAUSES, Cause, Phase, RefusalObserved, SetupFailed, TlsEstablished
 from moorage.state import NEXT, State
+from moorage.transport.proxy_header import ProxyHeader
 from support.clock import FakeClock
 from support.guests import Guest, guest
 from support.sockets import FAMILIES, pair, read_all
+from support.tls_pairs import NAME, Peer, client_context, server_context
 from support.twins import clock_of_natives
-from support.waiting import eventually, in_thread
+from support.waiting import Running, eventually, in_thread
 
 
 @pytest.fixture(params=FAMILIES)
@@ -42,6 +47,8 @@ def bring(one: Guest, state: State) -> None:
     """By the shortest way."""
     ways: dict[State, list[Callable[[], object]]] = {
         State.ACCEPTED: [],
+        State.PROXY: [lambda: one.connection._move(State.PROXY)],
+        State.TLS: [lambda: one.connection._move(State.TLS)],
         State.WAITING: [one.connection.wait],
         State.QUEUED: [one.connection.queue],
         State.HANDLER: [one.connection.queue, one.begin],
@@ -581,3 +588,245 @@ def test_repr_says_who_and_where(one: Guest) -> None:
     assert repr(one.connection) == "<Connection 7 'peer' handler>"
     one.connection.end(Cause.LIFETIME)
     assert repr(one.connection) == "<Connection 7 'peer' handler lifetime>"
+
+
+# TLS
+
+
+@contextmanager
+def secured(begin: bool = True, **settings: Any) -> Iterator[Guest]:
+    """A connection that speaks TLS; its peer is an SSLSocket."""
+    with guest(begin=False, **settings) as one:
+        peer = Peer(one.sock, one.peer)
+        one.peer = peer.sock
+        one.connection._secure(peer.session)
+        if begin:
+            one.connection.queue()
+            one.begin()
+        yield one
+
+
+def release(one: Guest) -> None:
+    """What the Watch does with a connection that lingers; its rest is still to be written."""
+    for rest in filter(None, one.home.watch.rests):
+        one.sock.sendall(rest)
+    one.home.watch.release_lingering()
+
+
+class Listed:
+    """The certificates of a listener."""
+
+    def context(self) -> ssl.SSLContext:
+        return server_context()
+
+
+def test_plain_connection_has_no_tls(one: Guest) -> None:
+    assert one.connection.tls is None
+
+
+def test_connection_says_what_tls_says_of_its_peer() -> None:
+    with secured() as one:
+        assert one.connection.tls is not None
+        assert (one.connection.tls.version, one.connection.tls.server_name) == ("TLSv1.3", NAME)
+
+
+def test_peer_is_told_the_end_by_close_notify() -> None:
+    with secured() as one:
+        one.connection.sendall(b"reply")
+        one.connection.finish()
+        assert one.connection.state is State.LINGERING
+        assert read_all(one.peer) == b"reply"  # SSLEOFError without
+        release(one)
+        assert one.closed().cause is Cause.HANDLER_DONE
+
+
+def test_peer_that_has_said_its_end_gets_ours() -> None:
+    with secured() as one:
+        leaving = Running(one.peer.unwrap)  # waits for our close_notify
+        assert one.connection.recv(10) == b""
+        one.connection.finish()
+        leaving.result()
+        assert one.closed().cause is Cause.PEER_CLOSED
+
+
+def test_close_says_the_end_at_once_and_reading_goes_on() -> None:
+    with secured() as one:
+        one.connection.close()
+        assert read_all(one.peer) == b""
+        one.peer.sendall(b"late")
+        assert one.connection.recv(10) == b"late"
+
+
+def test_end_that_the_kernel_does_not_take_is_given_to_the_watch() -> None:
+    with secured() as one:
+        one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        one.connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                one.connection.sendall(b"x" * 10_000)
+        sent = one.connection.bytes_sent
+        one.connection.close()
+        one.connection.finish()
+        assert one.connection.state is State.LINGERING
+        [rest] = one.home.watch.rests
+        assert rest
+        reading = Running(lambda: read_all(one.peer))
+        one.sock.setblocking(True)
+        release(one)
+        assert reading.result() == b"x" * sent
+
+
+def test_connection_cut_by_the_server_does_not_pretend_to_be_whole() -> None:
+    with secured() as one:
+        one.connection.sendall(b"half a rep")
+        one.connection.end(Cause.DRAIN_DEADLINE)
+        one.connection.finish()
+        with pytest.raises(ssl.SSLEOFError):
+            read_all(one.peer)
+
+
+@pytest.mark.parametrize("by", ["tell", "end"])
+def test_end_before_the_handler_is_said_by_close_notify(by: str) -> None:
+    with secured(begin=False) as one:
+        one.connection.wait()
+        one.connection.tell() if by == "tell" else one.connection.end(Cause.SHED)
+        assert read_all(one.peer) == b""
+
+
+def test_handler_may_say_goodbye_after_a_read_side_deadline() -> None:
+    with secured() as one:
+        one.connection.end(Cause.IDLE)
+        with pytest.raises(ConnectionEnded):
+            one.connection.recv(10)
+        one.connection.sendall(b"goodbye")
+        one.connection.finish()
+        assert read_all(one.peer) == b"goodbye"
+
+
+def test_quiet_is_who_has_no_part_of_a_record_either() -> None:
+    with secured() as one:
+        one.connection._waiting_since = 5.0
+        assert one.connection.quiet_since() is not None
+        one.connection._tls.feed(b"\x17\x03\x03")
+        assert one.connection.quiet_since() is None
+
+
+@pytest.mark.parametrize("verb", ["detach", "dup"])
+def test_socket_of_a_tls_connection_is_not_given_away(verb: str) -> None:
+    with secured() as one, pytest.raises(ValueError, match="but not the TLS conversation on it"):
+        getattr(one.connection, verb)()
+
+
+def test_garbage_ends_the_connection_with_its_cause() -> None:
+    with secured() as one:
+        os.write(one.peer.fileno(), b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionEnded) as raised:
+            one.connection.recv(10)
+        assert one.connection.is_own(raised.value)
+        assert one.connection.cause is Cause.TLS_ERROR
+        with pytest.raises(ConnectionEnded):
+            one.connection.sendall(b"x")
+
+
+def test_peer_that_read_nothing_is_reset() -> None:
+    with guest() as one:
+        one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        one.connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                one.connection.sendall(b"x" * 100_000)
+        one.connection.end(Cause.WRITE_STALLED)
+        one.connection.finish()
+        with pytest.raises(ConnectionResetError):
+            read_all(one.peer)
+
+
+# start_tls
+
+
+def test_start_tls_goes_on_in_tls() -> None:
+    with guest() as one:
+        one.connection._certificates = Listed()
+        one.peer.sendall(b"STARTTLS\n")
+        assert one.connection.readline() == b"STARTTLS\n"
+        with client_context().wrap_socket(one.peer, server_hostname=NAME, do_handshake_on_connect=False) as peer:
+            shaking = Running(peer.do_handshake)
+            one.connection.start_tls()
+            shaking.result()
+            peer.sendall(b"secret\n")
+            assert one.connection.rfile.readline() == b"secret\n"
+            one.connection.wfile.write(b"answer")
+            assert peer.recv(100) == b"answer"
+        [event] = one.home.sink.of(TlsEstablished)
+        assert (event.id, event.version) == (7, "TLSv1.3")
+        with pytest.raises(ValueError, match="speaks TLS already"):
+            one.connection.start_tls()
+
+
+def test_start_tls_after_plain_text_that_came_too_early_ends_the_connection(one: Guest) -> None:
+    one.arrive(b"STARTTLS\nRCPT TO: somebody\n")
+    assert one.connection.readline() == b"STARTTLS\n"
+    with pytest.raises(ConnectionEnded) as raised:
+        one.connection.start_tls(server_context())
+    assert raised.value.cause == Cause.TLS_ERROR
+    assert one.connection.is_own(raised.value)
+    [event] = one.home.sink.of(SetupFailed)
+    assert (event.cause, "plain text" in event.reason) == (Cause.TLS_ERROR, True)
+    with pytest.raises(ConnectionEnded):
+        one.connection.recv(100)
+
+
+def test_start_tls_with_garbage_tells_why(one: Guest) -> None:
+    one.arrive(b"GET / HTTP/1.0\r\n\r\n")
+    with pytest.raises(ConnectionEnded) as raised:
+        one.connection.start_tls(server_context())
+    assert raised.value.cause == Cause.TLS_ERROR
+    [event] = one.home.sink.of(SetupFailed)
+    assert "HTTP" in event.reason
+
+
+def test_start_tls_has_its_time(one: Guest) -> None:
+    one.home.settings = replace(one.home.settings, setup_timeout=0.05)
+    with pytest.raises(ConnectionEnded) as raised:
+        one.connection.start_tls(server_context())
+    assert raised.value.cause == Cause.SETUP_DEADLINE
+    assert one.home.sink.of(SetupFailed)
+
+
+def test_start_tls_with_a_peer_that_leaves_says_so_quietly(one: Guest) -> None:
+    one.peer.close()
+    with pytest.raises(ConnectionEnded) as raised:
+        one.connection.start_tls(server_context())
+    assert raised.value.cause == Cause.PEER_CLOSED
+    assert not one.home.sink.of(SetupFailed)
+
+
+def test_start_tls_without_a_certificate_says_what_is_missing(one: Guest) -> None:
+    with pytest.raises(ValueError, match="tls_cert"):
+        one.connection.start_tls()
+
+
+# Behind a load balancer
+
+
+def test_local_address_is_what_the_client_connected_to(one: Guest) -> None:
+    own = one.connection.local
+    one.connection.proxy = ProxyHeader(
+        version=2, command="PROXY", family="tcp4", source=("192.0.2.1", 5), destination=("192.0.2.9", 443), tlvs=()
+    )
+    assert one.connection.local == ("192.0.2.9", 443)
+    one.connection.proxy = replace(one.connection.proxy, destination=None)
+    assert one.connection.local == own
+
+
+# Rates that are only observed
+
+
+def test_slow_message_that_is_only_observed_is_told_once() -> None:
+    with guest(min_rate=1000, observe_only=("min_rate",)) as one:
+        assert one.connection._only_observes()
+        assert one.connection._limits.min_rate is None
+        [event] = one.home.sink.of(RefusalObserved)
+        assert event.cause is Cause.MIN_RATE
+    with guest(min_rate=1000) as one:
+        assert not one.connection._only_observes()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from moorage.config import ListenerSettings, parse_address, plain_address
-from moorage.errors import BindError
-from moorage.listener import Listener, _unix_error, change_listeners, describe, open_listeners
-from moorage.unix_path import UnixPath
+from moorage.config import ListenerSettings, plain_address
+from moorage.errors import BindError, SettingError
+from moorage.listener import Listener, change_listeners, describe, open_listeners
+from moorage.listener_files import ListenerFiles
 from support.sockets import open_fds
 
 Open = Callable[..., list[Listener]]
@@ -31,6 +31,19 @@ def opening() -> Iterator[Open]:
     yield opening
     for listener in opened:
         listener.close()
+
+
+class Reading:
+    """Stands for the reading of files; remembers what it gave, in turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: list[ListenerFiles] = []
+        monkeypatch.setattr("moorage.listener.read_files", self._read)
+
+    def _read(self, settings: ListenerSettings) -> ListenerFiles:
+        rules: Any = object()
+        self.files.append(ListenerFiles(rules=rules))
+        return self.files[-1]
 
 
 def connect(listener: Listener) -> socket.socket:
@@ -196,12 +209,6 @@ def test_abstract_unix_listener_serves(opening: Open) -> None:
 def test_unix_listener_in_a_missing_directory_is_one_sentence(opening: Open, tmp_path: Path) -> None:
     with pytest.raises(BindError, match=f"there is no directory {tmp_path}/none; make it"):
         opening(f"unix:{tmp_path}/none/a.sock")
-
-
-def test_unix_listener_in_a_forbidden_directory_is_one_sentence() -> None:
-    error = _unix_error(parse_address("unix:/x/a"), UnixPath("/x/a", 0o600), PermissionError(errno.EACCES, "no"))
-    assert str(error) == "cannot listen on unix:/x/a: this user may not write in /x; choose a directory of its own"
-    assert error.errno == errno.EACCES
 
 
 # Inherited ones
@@ -453,6 +460,103 @@ def test_change_that_fails_leaves_nothing_of_it_open(opening: Open, tmp_path: Pa
     with pytest.raises(BindError, match="no directory"):
         change_listeners([listener], settings_of("127.0.0.1:0", "127.0.0.2:0", f"unix:{tmp_path}/none/a"))
     assert open_fds() == before
+
+
+# What is consulted for its clients
+
+
+def rules_in(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_files_are_read_once_for_all_sockets_of_one_setting(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = Reading(monkeypatch)
+    named = opening("localhost:0", "127.0.0.1:0")
+    assert len(reading.files) == 2
+    assert [listener.files for listener in named[:-1]] == [reading.files[0]] * (len(named) - 1)
+    assert named[-1].files == reading.files[1]
+
+
+def test_files_are_read_for_a_socket_that_was_passed_on(opening: Open, tmp_path: Path) -> None:
+    given = socket.create_server(("127.0.0.1", 0))
+    [listener] = passed_on(
+        opening, {"127.0.0.1:1": [given]}, "127.0.0.1:1", rules_file=rules_in(tmp_path / "r", "deny 10.0.0.0/8")
+    )
+    assert listener.rules is not None
+    assert not listener.rules.admits(("10.0.0.1", 1))
+
+
+def test_mistake_in_a_file_leaves_nothing_open(opening: Open, tmp_path: Path) -> None:
+    before = open_fds()
+    path = rules_in(tmp_path / "r", "deny 10.0.0.0/8", "denny 10.0.0.0/8")
+    with pytest.raises(SettingError, match=f"{path}.*line 2|line 2.*{path}"):
+        opening("127.0.0.1:0", f"unix:{tmp_path}/a.sock", rules_file=path)
+    assert open_fds() == before
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_files_are_read_again_at_a_change_and_swapped_when_it_is_applied(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(monkeypatch)
+    both = opening("127.0.0.1:0", "localhost:0")
+    change = change_listeners(both, settings_of("127.0.0.1:0", "localhost:0", "127.0.0.2:0"))
+    assert (both[0].files, change.added[0].files) == (reading.files[0], reading.files[4])
+    change.apply()
+    assert [listener.files for listener in both] == [reading.files[2]] + [reading.files[3]] * (len(both) - 1)
+    change.added[0].close()
+
+
+def test_mistake_in_a_file_refuses_the_change_and_changes_nothing(opening: Open, tmp_path: Path) -> None:
+    path = rules_in(tmp_path / "r", "deny 10.0.0.0/8")
+    [listener] = opening("127.0.0.1:0", rules_file=path)
+    rules, before = listener.rules, open_fds()
+    rules_in(tmp_path / "r", "deny 10.0.0.0/33")
+    with pytest.raises(SettingError, match=r"10\.0\.0\.0/33"):
+        change_listeners([listener], settings_of("127.0.0.2:0", "127.0.0.1:0", rules_file=path))
+    assert listener.rules is rules
+    assert open_fds() == before
+
+
+def test_change_renewed_in_a_worker_leaves_the_socket_as_it_is(opening: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    [listener] = opening("127.0.0.1:0", backlog=5)
+    reading = Reading(monkeypatch)
+    change_listeners([listener], settings_of("127.0.0.1:0", backlog=6, nodelay=False)).renew()
+    assert (listener.files, listener.settings.backlog) == (reading.files[0], 6)
+    assert listener.backlog == 5
+    assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_change_that_one_listener_cannot_take_on_is_taken_back_from_all(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = opening("127.0.0.1:0", "127.0.0.2:0", backlog=5)
+    reading = Reading(monkeypatch)
+    old = first.settings, first.files
+    change = change_listeners([first, second], settings_of("127.0.0.1:0", "127.0.0.2:0", backlog=6, nodelay=False))
+
+    def refuse(settings: ListenerSettings, files: ListenerFiles | None = None) -> None:
+        raise BindError("this kernel refuses")
+
+    monkeypatch.setattr(second, "apply", refuse)
+    with pytest.raises(BindError, match="this kernel refuses"):
+        change.apply()
+    assert (first.settings, first.files, first.backlog) == (*old, 5)
+    assert first.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert len(reading.files) == 2
+
+
+def test_settings_that_a_path_or_a_buffer_keeps_are_named(opening: Open, tmp_path: Path) -> None:
+    tcp, unix = opening("127.0.0.1:0", f"unix:{tmp_path}/a", receive_buffer=65536, unix_group=str(os.getegid()))
+    change = change_listeners([tcp, unix], settings_of(tcp.settings.bind, unix.settings.bind))
+    assert change.unchanged == ["receive_buffer of 127.0.0.1:0", f"unix_group of unix:{tmp_path}/a"]
+
+
+def test_owner_that_this_host_does_not_know_refuses_the_change(opening: Open, tmp_path: Path) -> None:
+    [listener] = opening(f"unix:{tmp_path}/a")
+    with pytest.raises(SettingError, match="unix_user = 'nobody-at-all'"):
+        change_listeners([listener], settings_of(listener.settings.bind, unix_user="nobody-at-all"))
 
 
 @pytest.mark.parametrize("bind", ["fd://0", "systemd:web"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,8 +26,9 @@ from moorage.state import State
 from support.guests import guest
 from support.sockets import PATIENCE, open_fds, read_all
 from support.strands import THREADS, FiberStrands, Strands, fibers, run_all, strands_of
+from support.tls_pairs import NAME, client_context, server_context
 from support.twins import NATIVE, PURE
-from support.waiting import eventually, in_thread
+from support.waiting import Running, eventually, in_thread
 
 SHORT = 0.1
 #: a loop takes connections of its own twin only: those that were chosen when this process began
@@ -540,3 +542,99 @@ def test_resolver_that_hangs_is_a_timeout_in_a_fiber(loop: FiberStrands, monkeyp
 def test_share_of_the_time_is_even_with_a_least_part(left: float | None, count: int, share: float | None) -> None:
     remaining = outgoing._share(Deadline(left), count).remaining()
     assert remaining == (share if share is None else pytest.approx(share, abs=0.1))
+
+
+# TLS
+
+
+@contextmanager
+def tls_echo(listener: socket.socket) -> Iterator[Running]:
+    """A server that answers one client; the result of this call is what it received up to close_notify."""
+
+    def serve() -> bytes:
+        sock, _ = listener.accept()
+        with server_context().wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as peer:
+            peer.settimeout(PATIENCE)
+            received = b""
+            while data := peer.recv(100):
+                received += data
+                peer.sendall(data)
+        return received
+
+    serving = Running(serve)
+    yield serving
+    serving.thread.join(PATIENCE)
+
+
+def test_connection_over_tls_is_a_connection(strands: Strands, listener: socket.socket) -> None:
+    def ask() -> tuple[bytes, Any]:
+        with connect(listener.getsockname(), tls=client_context(), server_name=NAME) as conn:
+            conn.sendall(b"question\n")
+            return conn.readline(), conn.tls
+
+    with tls_echo(listener) as serving:
+        line, info = call(strands, ask)
+        assert serving.result() == b"question\n"  # and close_notify
+    assert line == b"question\n"
+    assert (info.version, info.server_name) == ("TLSv1.3", NAME)
+    assert ("DNS", NAME) in info.peer_certificate["subjectAltName"]
+
+
+def test_certificate_must_name_the_host_of_the_address(strands: Strands, listener: socket.socket) -> None:
+    with tls_echo(listener) as serving:
+        assert call(strands, lambda: _ask(("localhost", listener.getsockname()[1]), client_context())) == b"question\n"
+        serving.result()
+    with tls_echo(listener) as serving, pytest.raises(ssl.SSLCertVerificationError, match="cannot connect to") as raised:
+        call(strands, lambda: connect(listener.getsockname(), tls=client_context(), server_name="other.example"))
+    assert "other.example" in raised.value.verify_message
+    assert isinstance(serving.error(), OSError)
+
+
+def _ask(address: Any, context: Any) -> bytes:
+    with connect(address, tls=context) as conn:
+        conn.sendall(b"question\n")
+        line: bytes = conn.readline()
+        return line
+
+
+def test_certificate_of_a_stranger_is_refused_by_default(strands: Strands, listener: socket.socket) -> None:
+    with tls_echo(listener) as serving, pytest.raises(ssl.SSLCertVerificationError, match=r"cannot connect to 127.0.0.1:"):
+        call(strands, lambda: connect(listener.getsockname(), tls=True))
+    assert isinstance(serving.error(), OSError)
+
+
+def test_handshake_is_within_the_timeout(strands: Strands, listener: socket.socket) -> None:
+    before = open_fds()
+    with pytest.raises(TimeoutError, match="cannot connect to"):
+        call(strands, lambda: connect(listener.getsockname(), tls=client_context(), timeout=SHORT))
+    eventually(lambda: open_fds() <= before)
+
+
+def test_server_that_leaves_during_the_handshake_is_an_error_that_names_it(
+    strands: Strands, listener: socket.socket
+) -> None:
+    leaving = Running(lambda: listener.accept()[0].close())
+    with pytest.raises(OSError, match="cannot connect to"):
+        call(strands, lambda: connect(listener.getsockname(), tls=client_context()))
+    leaving.result()
+
+
+def test_start_tls_of_an_outgoing_connection_is_the_clients_side(strands: Strands, listener: socket.socket) -> None:
+    def serve() -> bytes:
+        sock, _ = listener.accept()
+        assert sock.recv(100) == b"STARTTLS\n"
+        sock.sendall(b"go\n")
+        with server_context().wrap_socket(sock, server_side=True) as peer:
+            data: bytes = peer.recv(100)
+            return data
+
+    def ask() -> None:
+        with connect(listener.getsockname()) as conn:
+            conn.sendall(b"STARTTLS\n")
+            assert conn.readline() == b"go\n"
+            conn.start_tls(client_context(), server_hostname=NAME)
+            conn.sendall(b"secret")
+
+    serving = Running(serve)
+    call(strands, ask)
+    assert serving.result() == b"secret"

@@ -24,25 +24,11 @@ class Settings(Limits):
     first_data_timeout: float | None = None
 
 
-class ParkingWatch(FakeWatch):
-    """With parked sockets too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parked: dict[int, Any] = {}
-
-    def park(self, fd: int, ready: Any) -> None:
-        self.parked[fd] = ready
-
-    def unpark(self, fd: int) -> None:
-        self.parked.pop(fd, None)
-
-
 class Hall:
     """A reception, its neighbours, and clients."""
 
     def __init__(self, **settings: Any) -> None:
-        self.watch = ParkingWatch()
+        self.watch = FakeWatch()
         self.events = Events()
         self.sink = Sink(self.events)
         self.submitted: list[Connection] = []
@@ -56,12 +42,12 @@ class Hall:
             raise self.error
         self.submitted.append(connection)
 
-    def admit(self) -> tuple[Connection, Any]:
+    def admit(self, listener: object = None) -> tuple[Connection, Any]:
         ours, theirs = connect_pair()
         self.sockets += [ours, theirs]
         self.tickets.append(FakeTicket())
         before = set(self.reception)
-        self.reception.admit(ours, theirs.getsockname(), self.tickets[-1])
+        self.reception.admit(ours, theirs.getsockname(), self.tickets[-1], listener)
         new = set(self.reception) - before
         return (new.pop() if new else None), theirs  # type: ignore[return-value]
 
@@ -166,6 +152,80 @@ def test_parked_connection_that_is_over_gets_no_thread(parking: Hall, verb: str)
     assert parking.submitted == []
     assert len(parking.reception) == 0
     assert [timer for timer in parking.watch.timers if not timer.is_cancelled] == []
+
+
+class FakeSetup:
+    """Keeps whom it was given until the test says that they are set up."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[Any, Any]] = []
+
+    def begin(self, guest: Any, done: Any) -> None:
+        self.begun.append((guest, done))
+
+    def be_done(self) -> None:
+        guest, done = self.begun.pop(0)
+        done(guest)
+
+
+class FakeSession:
+    """TLS with or without input."""
+
+    decrypt = encrypt = None
+
+    def __init__(self, has_input: bool) -> None:
+        self.has_input = has_input
+
+
+def test_connection_of_a_listener_with_a_setup_goes_through_it_first(hall: Hall) -> None:
+    setup, listener = FakeSetup(), object()
+    hall.reception.setups = {listener: setup}
+    connection, _ = hall.admit(listener)
+    assert hall.submitted == []
+    assert list(hall.reception) == [connection]
+    setup.be_done()
+    assert hall.submitted == [connection]
+
+
+def test_connection_of_another_listener_goes_the_plain_way(hall: Hall) -> None:
+    setup = FakeSetup()
+    hall.reception.setups = {object(): setup}
+    connection, _ = hall.admit(object())
+    assert setup.begun == []
+    assert hall.submitted == [connection]
+
+
+def test_client_that_was_set_up_is_parked_until_it_speaks(parking: Hall) -> None:
+    setup, listener = FakeSetup(), object()
+    parking.reception.setups = {listener: setup}
+    connection, peer = parking.admit(listener)
+    setup.be_done()
+    assert connection.state is State.WAITING
+    peer.send(b"x")
+    parking.watch.wait_parked()
+    assert parking.submitted == [connection]
+
+
+@pytest.mark.parametrize("where", ["buffer", "session"])
+def test_client_whose_bytes_came_behind_its_setup_is_not_parked(parking: Hall, where: str) -> None:
+    setup, listener = FakeSetup(), object()
+    parking.reception.setups = {listener: setup}
+    connection, _ = parking.admit(listener)
+    if where == "buffer":
+        connection._buffer = bytearray(b"x")
+    else:
+        connection._use(FakeSession(True))
+    setup.be_done()
+    assert parking.submitted == [connection]
+
+
+def test_client_of_a_session_without_input_is_parked(parking: Hall) -> None:
+    setup, listener = FakeSetup(), object()
+    parking.reception.setups = {listener: setup}
+    connection, _ = parking.admit(listener)
+    connection._use(FakeSession(False))
+    setup.be_done()
+    assert connection.state is State.WAITING
 
 
 def test_iteration_bears_that_somebody_leaves(hall: Hall) -> None:

@@ -65,6 +65,17 @@ def test_refusal_by_reset_resets(watch: FakeWatch) -> None:
             client.recv(100)
 
 
+@pytest.mark.parametrize("overflow", ["wait", "refuse", "reset"])
+def test_refusal_of_whom_a_rule_denies_is_a_close_at_once_without_a_word(watch: FakeWatch, overflow: Overflow) -> None:
+    said: list[Event] = []
+    with tcp_pair() as (client, sock):
+        make(watch, overflow, b"busy", said).refuse(sock, ADDR, Cause.DENIED)
+        assert sock.fileno() == -1
+        assert client.recv(100) == b""
+    assert watch.lingering == []
+    assert said == [ConnectionRefused(ADDR, Cause.DENIED)]
+
+
 def test_refusal_is_an_event(watch: FakeWatch) -> None:
     said: list[Event] = []
     with tcp_pair() as (_, sock):

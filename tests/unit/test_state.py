@@ -12,14 +12,16 @@ from moorage.state import (
     NEXT,
     NOBODY_LISTENS,
     PHASES,
+    PROXY,
     QUEUED,
+    TLS,
     WAITING,
     State,
 )
 
 
 def test_names_are_the_states_in_their_order() -> None:
-    assert list(State) == [ACCEPTED, WAITING, QUEUED, HANDLER, LINGERING, DETACHED, CLOSED]
+    assert list(State) == [ACCEPTED, PROXY, TLS, WAITING, QUEUED, HANDLER, LINGERING, DETACHED, CLOSED]
 
 
 def test_table_has_a_row_for_each_state() -> None:
@@ -46,9 +48,29 @@ def test_only_a_handler_can_take_the_socket_away() -> None:
 
 
 def test_phase_before_the_handler_is_told_by_the_state() -> None:
-    assert PHASES == {ACCEPTED: Phase.ACCEPTED, WAITING: Phase.WAITING, QUEUED: Phase.WAITING}
+    assert PHASES == {
+        ACCEPTED: Phase.ACCEPTED,
+        PROXY: Phase.PROXY,
+        TLS: Phase.TLS,
+        WAITING: Phase.WAITING,
+        QUEUED: Phase.WAITING,
+    }
+
+
+def test_setup_goes_forward_only() -> None:
+    assert PROXY not in NEXT[TLS]
+    assert not {PROXY, TLS} & NEXT[WAITING]
+    assert HANDLER not in NEXT[PROXY] | NEXT[TLS]
 
 
 def test_nobody_listens_after_ends_that_the_peer_made() -> None:
     assert Cause.PEER_CLOSED in NOBODY_LISTENS
+
+
+def test_nobody_listens_who_was_told_nothing_yet() -> None:
+    assert {Cause.DENIED, Cause.PROXY_ERROR, Cause.SETUP_DEADLINE} <= NOBODY_LISTENS
+
+
+def test_reply_is_saved_after_ends_that_come_with_one() -> None:
+    assert Cause.TLS_ERROR not in NOBODY_LISTENS
     assert Cause.HANDLER_DONE not in NOBODY_LISTENS

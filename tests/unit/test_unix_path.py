@@ -2,28 +2,35 @@
 
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import socket
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moorage import unix_path
-from moorage.errors import BindError
-from moorage.unix_path import UnixPath
+from moorage.config import ListenerSettings, parse_address
+from moorage.errors import BindError, SettingError
+from moorage.unix_path import UnixPath, owner_of, unix_error
 
 
 class SpySocket(socket.socket):
     """Remembers what its path looked like when it began to listen."""
 
     mode_at_listen = 0
+    owner_at_listen = (-1, -1)
 
     def listen(self, backlog: int = 128, /) -> None:
-        self.mode_at_listen = stat.S_IMODE(os.stat(self.getsockname()).st_mode)
+        found = os.stat(self.getsockname())
+        self.mode_at_listen = stat.S_IMODE(found.st_mode)
+        self.owner_at_listen = found.st_uid, found.st_gid
         super().listen(backlog)
 
 
@@ -38,8 +45,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.sock"
 
 
-def listen(path: Path | str, sock: socket.socket, mode: int = 0o600) -> UnixPath:
-    name = UnixPath(str(path), mode)
+def as_set(path: Path | str, mode: int = 0o600, **settings: Any) -> ListenerSettings:
+    return ListenerSettings(bind=f"unix:{path}", unix_mode=mode, **settings)
+
+
+def listen(path: Path | str, sock: socket.socket, mode: int = 0o600, **settings: Any) -> UnixPath:
+    name = UnixPath(str(path), as_set(path, mode, **settings))
     name.listen(sock, 64)
     return name
 
@@ -153,7 +164,7 @@ def test_path_that_was_disowned_is_left(path: Path, sock: SpySocket) -> None:
 
 def test_path_that_was_adopted_is_removed(path: Path, sock: SpySocket) -> None:
     listen(path, sock).disown()
-    heir = UnixPath(str(path), 0o600)
+    heir = UnixPath(str(path), as_set(path))
     heir.remove()
     assert path.is_socket()
     heir.adopt()
@@ -162,7 +173,7 @@ def test_path_that_was_adopted_is_removed(path: Path, sock: SpySocket) -> None:
 
 
 def test_path_that_is_no_socket_is_not_adopted(path: Path) -> None:
-    heir = UnixPath(str(path), 0o600)
+    heir = UnixPath(str(path), as_set(path))
     heir.adopt()  # it is gone
     path.write_text("dear diary")
     heir.adopt()
@@ -172,13 +183,98 @@ def test_path_that_is_no_socket_is_not_adopted(path: Path) -> None:
 
 def test_mode_is_set_on_our_own_path_only(path: Path, sock: SpySocket) -> None:
     name = listen(path, sock)
-    name.set_mode(0o660)
+    name.permit(as_set(path, 0o660))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     path.unlink()
     path.write_text("dear diary")
     path.chmod(0o600)
-    name.set_mode(0o666)
+    name.permit(as_set(path, 0o666))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+ANOTHER = 65534  # a number that is neither root's nor ours; it needs no name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_path_has_its_owner_before_anyone_can_connect(path: Path, sock: SpySocket) -> None:
+    listen(path, sock, 0o660, unix_user=str(ANOTHER), unix_group=str(ANOTHER - 1))
+    assert sock.owner_at_listen == (ANOTHER, ANOTHER - 1)
+    assert sock.mode_at_listen == 0o660
+
+
+def test_path_may_be_given_to_a_group_of_this_user_by_number_or_name(path: Path, sock: SpySocket) -> None:
+    number = os.getegid()
+    listen(path, sock, unix_group=str(number))
+    assert path.stat().st_gid == number
+    assert owner_of(as_set(path, unix_group=grp.getgrgid(number).gr_name)) == (-1, number)
+    assert owner_of(as_set(path, unix_user=pwd.getpwuid(os.geteuid()).pw_name)) == (os.geteuid(), -1)
+
+
+@pytest.mark.parametrize("setting", ["unix_user", "unix_group"])
+@pytest.mark.parametrize("name", ["nobody-at-all", str((1 << 32) - 1), "-1", "\udc80"])
+def test_owner_that_this_host_does_not_know_is_one_sentence(path: Path, setting: str, name: str) -> None:
+    given: dict[str, Any] = {setting: name}
+    with pytest.raises(SettingError, match=rf"^{setting} = .* of unix:.*a\.sock: there is no .* choose another with"):
+        UnixPath(str(path), as_set(path, **given))
+
+
+def refuse_to_chown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chown(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+
+
+def test_path_that_cannot_be_given_away_is_one_sentence_and_not_left(
+    path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_chown(monkeypatch)
+    with pytest.raises(
+        BindError, match=r"cannot be given to unix_user = 0 and unix_group = 7 \(Operation not permitted"
+    ):
+        listen(path, sock, unix_user="0", unix_group="7")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_owner_is_changed_on_our_own_path_only(path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, int, int]] = []
+    name = listen(path, sock)
+    monkeypatch.setattr(os, "chown", lambda path, user, group, **_: given.append((path, user, group)))
+    name.permit(as_set(path, unix_user="5"))
+    name.permit(as_set(path, unix_user="5"))
+    assert given == [(str(path), 5, -1)]
+    path.unlink()
+    path.write_text("dear diary")
+    name.permit(as_set(path, unix_user="6"))
+    assert len(given) == 1
+
+
+def test_owner_that_cannot_be_changed_is_one_sentence_and_stays(
+    path: Path, sock: SpySocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = listen(path, sock)
+    refuse_to_chown(monkeypatch)
+    for _ in range(2):  # the second time it is still a change
+        with pytest.raises(BindError, match="cannot be given to unix_user = 5"):
+            name.permit(as_set(path, 0o666, unix_user="5"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_owner_that_is_no_longer_named_stays_and_is_told(path: Path, sock: SpySocket) -> None:
+    name = listen(path, sock, unix_group=str(os.getegid()))
+    assert name.unchangeable(as_set(path)) == ["unix_group"]
+    assert name.unchangeable(as_set(path, unix_group="7")) == []
+
+
+def test_directory_that_is_forbidden_or_missing_is_one_sentence() -> None:
+    name = UnixPath("/x/a", as_set("/x/a"))
+    error = unix_error(parse_address("unix:/x/a"), name, PermissionError(errno.EACCES, "no"))
+    assert str(error) == "cannot listen on unix:/x/a: this user may not write in /x; choose a directory of its own"
+    assert error.errno == errno.EACCES
+    error = unix_error(parse_address("unix:/x/a"), name, FileNotFoundError(errno.ENOENT, "no"))
+    assert "there is no directory /x; make it" in str(error)
+    error = unix_error(parse_address("unix:/x/a"), name, OSError(errno.EIO, "Input/output error"))
+    assert str(error).endswith(": Input/output error; choose another path with `bind`")
 
 
 def test_path_is_found_again_after_a_change_of_directory(

@@ -7,13 +7,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from moorage.hub.hub import Hub
-from moorage.watch import LINGER_BYTES, LINGER_LOOKS, LINGER_SECONDS, Watch
+from moorage.watch import LINGER_BYTES, LINGER_LOOKS, LINGER_SECONDS, REST_SECONDS, Watch
 from support.clock import FakeClock
-from support.sockets import FAMILIES, connect_pair, open_fds, pair
+from support.sockets import FAMILIES, connect_pair, open_fds, pair, read_all, reset
 from support.waiting import Running, eventually, in_thread
 
 LONG = 20.0
@@ -617,3 +618,53 @@ def test_child_that_begins_anew_leaves_the_parents_watch_alone(
     one.theirs.close()
     while not one.is_over():
         watch.turn(LONG)
+
+
+# A rest that is still to be written
+
+
+def full_pair() -> tuple[socket.socket, socket.socket, int]:
+    """Two sockets, of which ours takes no more; and how much it took."""
+    ours, theirs = connect_pair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    sent = 0
+    while select.select([], [ours], [], 0.02)[1]:
+        with suppress(BlockingIOError):
+            while True:
+                sent += ours.send(b"x" * 65536, socket.MSG_DONTWAIT)
+    return ours, theirs, sent
+
+
+def test_rest_is_written_before_the_end_of_the_stream(watch: Watch) -> None:
+    ours, theirs, sent = full_pair()
+    over: list[bool] = []
+    with theirs:
+        watch.linger(ours, lambda: over.append(True), b"rest")
+        reading = Running(lambda: read_all(theirs))
+        eventually(lambda: watch.turn(0) or not reading.thread.is_alive())
+        assert reading.result() == b"x" * sent + b"rest"
+        theirs.close()
+        eventually(lambda: watch.turn(0) or over)
+
+
+def test_rest_that_nobody_reads_is_given_up(watch: Watch, clock: FakeClock) -> None:
+    ours, theirs, _ = full_pair()
+    over: list[bool] = []
+    with theirs:
+        watch.linger(ours, lambda: over.append(True), b"rest")
+        watch.turn(0)
+        clock.advance(REST_SECONDS + 0.1)
+        watch.turn(0)
+        assert not over  # it lingers as every other now
+        clock.advance(LINGER_SECONDS + 0.1)
+        watch.turn(0)
+        assert over
+
+
+def test_rest_for_a_peer_that_has_gone_is_dropped(watch: Watch) -> None:
+    ours, theirs = connect_pair()
+    over: list[bool] = []
+    reset(theirs)
+    watch.linger(ours, lambda: over.append(True), b"rest")
+    eventually(lambda: watch.turn(0) or over)
+    assert not watch.is_lingering()

@@ -10,7 +10,7 @@ from threading import RLock
 
 cdef dict moves = NEXT, phases = PHASES
 cdef object accepted = ACCEPTED, queued = QUEUED, handler = HANDLER, lingering = LINGERING, closed = CLOSED
-cdef object handler_done = Cause.HANDLER_DONE, peer_closed = Cause.PEER_CLOSED
+cdef object handler_done = Cause.HANDLER_DONE, peer_closed = Cause.PEER_CLOSED, write_stalled = Cause.WRITE_STALLED
 cdef object in_handler = Phase.HANDLER
 
 cdef enum:
@@ -20,8 +20,8 @@ cdef enum:
 cdef class Lifecycle(Stream):
     """A stream that comes and goes."""
 
-    cdef public object id, peer, cause, state, on_drain, siblings
-    cdef public object _home, _ticket, _phase, _timer
+    cdef public object id, peer, cause, state, on_drain, siblings, proxy
+    cdef public object _certificates, _home, _ticket, _phase, _timer
     cdef public double _farewell_until, _opened_at, _handled_at, _left_at
     cdef public int _swallowed
 
@@ -81,7 +81,13 @@ cdef class Lifecycle(Stream):
         self._left_at = now()
         if self.cause is None:
             Lifecycle.record(self, handler_done)
-        if self.cause in NOBODY_LISTENS or not self._interrupt(SHUT_WR):
+        rest = EMPTY if self._tls is None else self._say_end()
+        if rest is not EMPTY and (self.cause is peer_closed or self.cause not in NOBODY_LISTENS):
+            self._go(lingering)
+            self._home.watch.linger(self._sock, self.release, rest)
+        elif self.cause in NOBODY_LISTENS or not self._interrupt(SHUT_WR):
+            if self.cause is write_stalled:
+                self._throw_away()
             self._close()
         else:
             self._go(lingering)

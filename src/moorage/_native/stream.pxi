@@ -5,38 +5,6 @@
 # Refuses   large buffers on the C stack of a frame that waits: what is received lands in one buffer of this module,
 #           which nobody else can touch before `bytes` are made of it, since the interpreter is held meanwhile.
 
-from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_CheckExact, PyByteArray_FromStringAndSize
-from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN
-from libc.string cimport memchr, memcpy
-
-cdef extern from "Python.h":
-    ctypedef struct Py_buffer:
-        void *buf
-        Py_ssize_t len
-    enum:
-        PyBUF_SIMPLE
-        PyBUF_WRITABLE
-    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
-    void PyBuffer_Release(Py_buffer *)
-    Py_ssize_t PyBytes_Size(object) except -1
-    Py_ssize_t PyByteArray_Size(object) except -1
-    int PySequence_DelSlice(object, Py_ssize_t, Py_ssize_t) except -1
-    int PyErr_CheckSignals() except -1
-
-cdef extern from "<sys/ioctl.h>" nogil:
-    enum:
-        FIONREAD
-    int ioctl(int fd, unsigned long request, ...)
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
-        AF_UNIX_ "AF_UNIX"
-    ssize_t c_recv "recv" (int fd, void *into, size_t size, int flags)
-    ssize_t c_send "send" (int fd, const void *data, size_t size, int flags)
-
 cdef enum:
     SCRATCH = 65536
     RECV_SIZE = 16384  # one receive for lines and small blocks
@@ -64,8 +32,11 @@ cdef class Stream:
     cdef public object _sock, _limits, _waiter, _buffer
     cdef public object _timeout, _until, _message_begun, _in_vain, _ended, _line
     cdef public object _reader, _writer, _deadline_look, _rfile, _wfile
+    cdef public object _outbox
+    cdef readonly object _tls
+    cdef object _decrypt, _encrypt  # bound methods of that session
     cdef Loop _loop_
-    cdef public double _waiting_since, _moved_at, _due_read, _due_write
+    cdef public double _waiting_since, _moved_at, _due_read, _due_write, _record_begun
     cdef public long long _moved, _unsent
     cdef public long long bytes_received, bytes_sent
     cdef Py_ssize_t _line_limit, _message_limit
@@ -82,7 +53,7 @@ cdef class Stream:
             remember_limits(limits)
         self._line_limit = last_line_limit
         self._message_limit = last_message_limit
-        self._buffer = EMPTY
+        self._buffer = self._outbox = EMPTY
         self._slot = -1
         self._special = self._readable = self._writable = True
         self._sticky = False
@@ -153,7 +124,7 @@ cdef class Stream:
     def send(self, data, int flags=0, /):
         """Send what the kernel takes, at least one byte, and return the number; as `socket.send`."""
         cdef Py_ssize_t count, size
-        if not (self._special or self._writing or flags):
+        if not (self._special or self._writing or flags or self._tls is not None):
             count = self._send_now(data, &size)
             if self._writing:
                 self._end_turn()
@@ -176,6 +147,8 @@ cdef class Stream:
         if self._special or self._writing:
             self._sendall_special(data, 0)
             return memoryview(data).nbytes
+        if self._tls is not None:
+            return send_encrypted(self, data)
         count = self._send_now(data, &size)
         if count < size:
             self._writing = True
@@ -233,6 +206,10 @@ cdef class Stream:
         self._loop_ = <Loop> waiter if isinstance(waiter, Loop) else None
         return 0
 
+    def _use(self, session):
+        """All bytes go through this session from now on."""
+        self._tls, self._decrypt, self._encrypt = session, session.decrypt, session.encrypt
+
     def _let_go(self, bint is_given_away):
         """The descriptor is about to belong to somebody else, or to be closed."""
         self._forget(is_given_away)
@@ -266,6 +243,8 @@ cdef class Stream:
     cdef object _receive_bytes(self, Py_ssize_t size):
         """Wait and receive; by the careful way from the moment on at which something is special."""
         cdef Loop loop = self._loop_
+        if self._tls is not None:
+            return receive_encrypted(self, size)
         if loop is None:
             data = self._receive_in_thread(size)
         else:
@@ -322,7 +301,7 @@ cdef class Stream:
     cdef Py_ssize_t _receive_into(self, char *into, Py_ssize_t size, int flags) except -1:
         cdef Py_ssize_t count
         cdef Loop loop = self._loop_
-        while loop is not None and not (self._special or flags or self._buffer is not EMPTY):
+        while loop is not None and not (self._special or flags or self._buffer is not EMPTY or self._tls is not None):
             if not self._readable:
                 self._waiting_since = now()
                 loop._wait_readable(self)

@@ -1,11 +1,15 @@
 # System: what of the kernel the twins call, and the clock.
 #
-# Owns      the declarations for epoll, the receive that blocks, `now`, and errors of the system as exceptions.
+# Owns      the declarations for epoll, sockets and buffers, the receive that blocks, `now`, and errors of the system as
+#           exceptions.
 # Promises  the same clock as `moorage.deadline.monotonic`, unless a test gives another one.
 
-from libc.errno cimport EINTR, errno
+from cpython.bytearray cimport PyByteArray_AsString, PyByteArray_CheckExact, PyByteArray_FromStringAndSize
+from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcpy
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -28,6 +32,33 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+cdef extern from "Python.h":
+    ctypedef struct Py_buffer:
+        void *buf
+        Py_ssize_t len
+    enum:
+        PyBUF_SIMPLE
+        PyBUF_WRITABLE
+    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
+    void PyBuffer_Release(Py_buffer *)
+    Py_ssize_t PyBytes_Size(object) except -1
+    Py_ssize_t PyByteArray_Size(object) except -1
+    int PySequence_DelSlice(object, Py_ssize_t, Py_ssize_t) except -1
+    int PyErr_CheckSignals() except -1
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    enum:
+        FIONREAD
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        AF_UNIX_ "AF_UNIX"
+    ssize_t c_recv "recv" (int fd, void *into, size_t size, int flags)
+    ssize_t c_send "send" (int fd, const void *data, size_t size, int flags)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

@@ -24,6 +24,9 @@ _MAPPED = "::ffff:"
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 #: systemd.socket(5), FileDescriptorName=: at most 255 ASCII characters, neither control characters nor a colon
 _FD_NAME = re.compile(r"[\x20-\x39\x3b-\x7e]{1,255}")
+_CONTROL = re.compile(r"[\x01-\x1f\x7f-\x9f]")
+#: a longer address is shown shortened in a sentence; a path of the greatest length is shown whole
+_SHOWN = 120
 FORMS = "host:port, [v6]:port, unix:/path, unix:@abstract, fd://3 or systemd:name"
 
 
@@ -55,7 +58,8 @@ def parse_address(text: str, place: str = "") -> Address:
         return _parse(text)
     except ValueError as error:
         where = f" ({place})" if place else ""
-        raise SettingError(f"the address {text!r}{where} cannot be used: {error}") from None
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+        raise SettingError(f"the address {shown!r}{where} cannot be used: {error}") from None
 
 
 def describe(address: object) -> str:
@@ -95,6 +99,8 @@ def _parse_unix(path: str) -> Address:
         raise ValueError("it has no path: write unix:/path or unix:@name")
     if "\0" in path:
         raise ValueError("a path cannot hold a NUL byte; write unix:@name for the abstract namespace")
+    if _CONTROL.search(path):  # it would write lines of its own into logs and sentences
+        raise ValueError("a path cannot hold control characters")
     if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_LIMIT:
         raise ValueError(f"the kernel allows a Unix socket's path at most {UNIX_PATH_LIMIT} bytes")
     return Address("unix", path=path)

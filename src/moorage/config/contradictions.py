@@ -11,12 +11,13 @@ from ..errors import SettingError
 from .address import parse_address
 from .listening import ListenerSettings
 from .settings import ServerSettings
+from .values import shown
 
 #: the policies that `observe_only` may name
 OBSERVABLE = ("max_per_client", "accept_rate", "client_rate", "rules", "min_rate")
 
 #: what says nothing without a certificate
-_OF_TLS = ("tls_key", "tls_client_ca", "tls_alpn", "tls_ciphers", "tls_key_log")
+_OF_TLS = ("tls_key", "tls_client_ca", "tls_verify", "tls_alpn", "tls_ciphers", "tls_key_log")
 
 
 def check(server: ServerSettings, listeners: Sequence[ListenerSettings]) -> None:
@@ -45,7 +46,7 @@ def _check_refusals(server: ServerSettings) -> None:
         )
     for policy in server.observe_only:
         if policy not in OBSERVABLE:
-            raise SettingError(f"observe_only names {policy!r}, which is none of {', '.join(OBSERVABLE)}")
+            raise SettingError(f"observe_only names {shown(policy)}, which is none of {', '.join(OBSERVABLE)}")
 
 
 def _check_proxy(listener: ListenerSettings) -> None:
@@ -60,7 +61,7 @@ def _check_proxy(listener: ListenerSettings) -> None:
 def _check_tls(listener: ListenerSettings) -> None:
     if not listener.tls_cert:
         for name in _OF_TLS:
-            if getattr(listener, name):
+            if getattr(listener, name) not in (None, (), "off"):
                 raise SettingError(
                     f"{name} of {listener.bind} says nothing without tls_cert: name a certificate, or leave it out"
                 )

@@ -1,7 +1,7 @@
 """Forms: how the values of settings are written as text.
 
 Owns      one reader for each kind of value: "30s", "64KiB", "on", "0o660", "60/15/4",
-          "10.0.0.0/8 ::1".
+          "10.0.0.0/8 ::1"; and what a word of a list may be.
 Promises  text that is not of the form raises `ValueError`, whatever the text.
 Refuses   to guess: no "5 minutes", no "64k" (1000 or 1024?), no sums such as "1m30s".
 """
@@ -9,6 +9,7 @@ Refuses   to guess: no "5 minutes", no "64k" (1000 or 1024?), no sums such as "1
 import ipaddress
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 
 from .settings import KIB, MIB
@@ -20,8 +21,8 @@ OFF = frozenset({"off", "no", "false", "0"})
 #: how an operator says None, where a setting takes it
 NONE = frozenset({"off", "none"})
 
-_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", re.ASCII)
-_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(?:/ ?([smh]))?", re.ASCII)
+_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,30})?) ?([A-Za-z]*)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,30})?) ?(?:/ ?([smh]))?", re.ASCII)
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _OCTAL = re.compile(r"(?:0o)?([0-7]{1,6})", re.ASCII)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.ASCII | re.DOTALL)
@@ -77,8 +78,8 @@ def read_triple(text: str) -> tuple[int, ...]:
 
 
 def read_words(text: str) -> tuple[str, ...]:
-    """Words between blanks; `none` and `off` are no word at all."""
-    return () if text.strip().lower() in NONE else tuple(text.split())
+    """Words between blanks, in quotes where one has blanks itself; `none` and `off` are no word at all."""
+    return () if text.strip().lower() in NONE else tuple(shlex.split(text))
 
 
 def read_rate(text: str) -> float:
@@ -89,11 +90,17 @@ def read_rate(text: str) -> float:
     return float(match[1]) / SECONDS[match[2] or "s"]
 
 
-def check_network(text: str) -> str:
+def check_network(text: str) -> None:
     """A network such as `10.0.0.0/8`, `2001:db8::/32`, one address, or `all`."""
     if text != "all":
         ipaddress.ip_network(text)
-    return text
+
+
+def check_word(text: str) -> None:
+    """One of a list: it can be a path, and does not say that the list is empty."""
+    if text.lower() in NONE:
+        raise ValueError(text)
+    read_text(text)
 
 
 def read_text(text: str) -> str:

@@ -43,13 +43,19 @@ class ListenerSettings:
     unix_mode: int = setting(
         0o600, "permissions of a Unix socket's path", "0o660 for a group", "octal", least=0, most=0o777
     )
-    unix_user: str | None = setting(None, "the user that owns the path; None is the one who serves", "rarely")
+    unix_user: str | None = setting(
+        None,
+        "the user that owns a Unix socket's path, by name or number; None is the one who starts the server",
+        "set it together with `user`, whose clients could not connect to a path of root",
+    )
     unix_group: str | None = setting(
-        None, "the group that owns the path; None is that of who serves", "with `unix_mode` 0o660, for a proxy's group"
+        None,
+        "the group that owns a Unix socket's path, by name or number; None is that of the one who starts the server",
+        "with `unix_mode` 0o660, for the group of a proxy",
     )
     receive_buffer: int | None = setting(
         None,
-        "the kernel's receive buffer of each connection (SO_RCVBUF); None lets the kernel choose, and grow it",
+        "the kernel's receive buffer of each TCP connection (SO_RCVBUF); None lets the kernel choose, and grow it",
         "lower it where memory is short for many thousands of connections",
         "bytes",
         least=2304,
@@ -57,7 +63,7 @@ class ListenerSettings:
     )
     send_buffer: int | None = setting(
         None,
-        "the kernel's send buffer of each connection (SO_SNDBUF); None lets the kernel choose, and grow it",
+        "the kernel's send buffer of each TCP connection (SO_SNDBUF); None lets the kernel choose, and grow it",
         "lower it where memory is short for many thousands of connections",
         "bytes",
         least=4608,
@@ -66,7 +72,7 @@ class ListenerSettings:
     defer_accept: float | None = time_limit(
         None,
         "leave a client in the kernel until its first byte, for at most about this time (TCP_DEFER_ACCEPT)",
-        "set it where the client speaks first and mute ones are many",
+        "where the client speaks first and mute ones are many; never where the server does: every client would wait as long",
     )
     fast_open: int | None = setting(
         None,

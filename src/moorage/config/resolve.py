@@ -29,7 +29,7 @@ from .sources import (
     from_environment,
     from_file,
 )
-from .values import Given, Settings, convert, names
+from .values import Given, Settings, convert, names, shown
 
 DEFAULT = "default"
 _BINDS = 'write "host:port", ("host", port), Listener(...), or a list of these'
@@ -161,7 +161,7 @@ def _sized(settings: ServerSettings, given: Options) -> ServerSettings:
 def _listener(options: Options) -> ListenerSettings:
     bind = options.get("bind")
     if bind is not None and not isinstance(bind.value, str):
-        raise SettingError(f"bind = {bind.value!r} ({bind.place}) will not do: {_BINDS}")
+        raise SettingError(f"bind = {shown(bind.value)} ({bind.place}) will not do: {_BINDS}")
     listener: ListenerSettings = _build(ListenerSettings, options)
     parse_address(listener.bind, bind.place if bind else DEFAULT)
     return listener

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..errors import SettingError
 from .settings import ListenerSettings, ProgramSettings, ServerSettings
-from .values import Given, names
+from .values import LISTS, Given, kind, names
 
 Options = Mapping[str, Given]
 Binds = TypeVar("Binds")
@@ -31,6 +31,11 @@ _KUBERNETES = re.compile(r"MOORAGE_(SERVICE_(HOST|PORT).*|PORT(_.*)?)")
 SERVER_NAMES = frozenset(names(ServerSettings))
 LISTENER_NAMES = frozenset(names(ListenerSettings)) - {"bind"}
 PROGRAM_NAMES = frozenset(names(ProgramSettings))
+#: what can be given several times, and then is all of that
+LIST_NAMES = frozenset(
+    name for settings in (ServerSettings, ListenerSettings) for name in names(settings)
+    if kind(settings, name).name in LISTS
+)  # fmt: skip
 #: what may stand in a file or in the environment, which one operator writes for `serve` and `run` alike
 ALL_NAMES = SERVER_NAMES | LISTENER_NAMES | PROGRAM_NAMES
 
@@ -74,10 +79,11 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def from_flags(options: Mapping[str, object], binds: Iterable[str] = ()) -> Layer:
-    """The flags of a command line, by the names of their settings; None means not given."""
+    """The flags of a command line, by the names of their settings; None and () mean not given."""
     given = {
-        name: Given(value, f"the flag {flag(name)}", shell=True) for name, value in options.items() if value is not None
-    }
+        name: Given(" ".join(value) if isinstance(value, tuple) else value, f"the flag {flag(name)}", shell=True)
+        for name, value in options.items() if value not in (None, ())
+    }  # fmt: skip
     listeners = tuple(parse_bind(text, "the flag --bind") for text in binds)
     return Layer("flags", given, listeners or None)
 
@@ -90,7 +96,7 @@ def check_names(options: Iterable[str], known: frozenset[str], place: str) -> No
 
 
 def parse_bind(text: str, place: str) -> Options:
-    """One `ADDRESS,name=value,...` of a command line or a variable."""
+    """One `ADDRESS,name=value,...` of a command line or a variable; a list may be given in several parts."""
     address, *rest = text.split(",")
     options = {"bind": Given(address, place, shell=True)}
     for part in rest:
@@ -99,6 +105,8 @@ def parse_bind(text: str, place: str) -> Options:
         if not equals:
             raise SettingError(f"{part!r} after the address {address!r} ({place}) will not do: write name=value")
         check_names([name], LISTENER_NAMES, place)
+        if name in options and name in LIST_NAMES:
+            value = f"{options[name].value} {value}"
         options[name] = Given(value, place, shell=True)
     return options
 

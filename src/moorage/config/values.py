@@ -7,19 +7,25 @@ Refuses   a number for an on/off setting, a float for a count: msgspec decides t
 """
 
 import os
-from dataclasses import Field, dataclass, fields
+import shlex
+from collections.abc import Callable
+from dataclasses import Field, dataclass, fields, replace
+from decimal import Decimal
 from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import SettingError
-from .forms import NONE, READERS, SECONDS, check_network, read_payload
+from .forms import NONE, READERS, SECONDS, check_network, check_word, read_payload
 from .settings import KEEPALIVE_MOST, KIB, MIB
 
 Settings = type  # ServerSettings, ListenerSettings or ProgramSettings
 
-#: kinds that are lists of words
-LISTS = frozenset({"networks", "paths", "words"})
+#: kinds that are lists of words, and what each word has to be
+LISTS: dict[str, Callable[[str], None]] = {"networks": check_network, "paths": check_word, "words": check_word}
+#: what stands for a network in a program, besides text
+_NETWORKS = (IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 
 #: longer values are shown shortened in a sentence
 _SHOWN = 60
@@ -55,10 +61,10 @@ def convert(settings: Settings, name: str, given: Given) -> Any:
     what = kind(settings, name)
     try:
         value = msgspec.convert(_read(what, given), _constrained(settings, name))
-        if what.name == "networks":
-            value = tuple(map(check_network, value))
     except (ValueError, msgspec.ValidationError):
         raise _will_not_do(name, given, what.accepted) from None
+    if what.name in LISTS:
+        _check_words(name, given, what, value)
     return value
 
 
@@ -69,13 +75,17 @@ def show(settings: Settings, name: str, value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     label = kind(settings, name).name
+    if label in LISTS and isinstance(value, tuple):
+        return shlex.join(value) or "none"
     if isinstance(value, tuple):
-        return (" " if label in LISTS else "/").join(map(str, value)) or "none"
+        return "/".join(map(str, value))
     if label == "size" and isinstance(value, int):
         return next(f"{value // size}{unit}" for unit, size in _UNITS if value % size == 0)
     if label == "payload" and isinstance(value, bytes):
         return repr(value)[1:]
-    return {"octal": "0o{:o}", "time": "{:g}s"}.get(label, "{}").format(value)
+    if label in ("rate", "time") and isinstance(value, float):
+        return _show_rate(value) if label == "rate" else f"{_plain(value)}s"
+    return {"octal": "0o{:o}"}.get(label, "{}").format(value)
 
 
 @cache
@@ -104,7 +114,47 @@ def _by_origin(base: Any) -> str:
     return "choice" if get_origin(base) is Literal else "triple"
 
 
+def _show_rate(value: float) -> str:
+    """With the unit in which it is short: a rate of `1/h` has sixteen digits for each second."""
+    return min(_plain(value), *(f"{_plain(value * SECONDS[unit])}/{unit}" for unit in ("m", "h")), key=len)
+
+
+def _plain(value: float) -> str:
+    """All digits and no exponent, which nobody could read back."""
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _read_words(what: Kind, given: Given) -> object:
+    """What a program gives for a list; text is read by its reader."""
+    value = given.value
+    if value is None or value is False:
+        return ()
+    if isinstance(value, (os.PathLike, *_NETWORKS)):
+        return (_as_text(value),)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_as_text, value))
+    return READERS[what.name](value) if isinstance(value, str) else value
+
+
+def _as_text(item: object) -> object:
+    if isinstance(item, os.PathLike):
+        return os.fspath(item)
+    return str(item) if isinstance(item, _NETWORKS) else item
+
+
+def _check_words(name: str, given: Given, what: Kind, words: tuple[str, ...]) -> None:
+    """Every word of a list; the sentence names the one that will not do."""
+    for word in words:
+        try:
+            LISTS[what.name](word)
+        except ValueError:
+            raise _will_not_do(name, replace(given, value=word), what.accepted) from None
+
+
 def _read(what: Kind, given: Given) -> object:
+    if what.name in LISTS:
+        return _read_words(what, given)
     value = os.fspath(given.value) if isinstance(given.value, os.PathLike) else given.value
     if what.optional and (value is False or (isinstance(value, str) and value.lower() in NONE)):
         return None
@@ -113,10 +163,14 @@ def _read(what: Kind, given: Given) -> object:
     return read_payload(value, given.shell) if what.name == "payload" else READERS[what.name](value)
 
 
+def shown(value: object) -> str:
+    """A value that was given, as a sentence shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
 def _will_not_do(name: str, given: Given, accepted: str) -> SettingError:
-    shown = repr(given.value)
-    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
-    return SettingError(f"{name} = {shown} ({given.place}) will not do: give {accepted}")
+    return SettingError(f"{name} = {shown(given.value)} ({given.place}) will not do: give {accepted}")
 
 
 def _accepted(label: str, field: Field[Any], base: Any) -> str:
@@ -127,7 +181,7 @@ def _accepted(label: str, field: Field[Any], base: Any) -> str:
     if label in ("count", "workers"):
         return f"a whole number from {limits['ge']} to {limits['le']}" + (" or auto" if label == "workers" else "")
     if label == "size":
-        return f"a size from {limits['ge']} byte to {limits['le'] // MIB}MiB, such as 65536 or 64KiB"
+        return f"a size from {limits['ge']} byte{'s' * (limits['ge'] > 1)} to {limits['le'] // MIB}MiB, such as 65536 or 64KiB"
     if label == "time":
         least = "from 0" if limits["gt"] is None else "above 0 and"
         return f"a time {least} up to {limits['le'] / SECONDS['d']:g}d, such as 30, 30s or 5m"
@@ -156,12 +210,12 @@ _BY_UNIT = {"s": "time", "bytes": "size", "octal": "octal", "cpus": "workers", "
 _BY_TYPE: dict[Any, str] = {int: "count", bool: "flag", str: "text", bytes: "payload"}
 _ACCEPTED = {
     "flag": "on or off",
-    "networks": "networks such as 10.0.0.0/8 or 2001:db8::/32 (no bit set behind the prefix), addresses, or all",
+    "networks": "networks such as 10.0.0.0/8 or 2001:db8::/32 (no bit set behind the prefix), addresses, all, or none",
     "octal": "permissions in octal, such as 0o660",
-    "paths": "paths, as a list or with blanks between them",
+    "paths": "paths, as a list or with blanks between them, or none",
     "payload": "text or bytes",
     "rate": "a number above 0 for each second, such as 100, 0.5 or 30/m",
     "text": "text without NUL, not empty",
     "triple": "idle/interval/probes, such as 60/15/4, the first two at most 32767 and the third at most 127",
-    "words": "words, as a list or with blanks between them",
+    "words": "words, as a list or with blanks between them, or none",
 }

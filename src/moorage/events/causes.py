@@ -61,6 +61,7 @@ class CauseRow(NamedTuple):
 
 
 _ACCEPTED = frozenset({Phase.ACCEPTED})
+_NAMED = frozenset({Phase.ACCEPTED, Phase.PROXY})  # behind a load balancer only the PROXY header says who it is
 _QUEUED = frozenset({Phase.ACCEPTED, Phase.WAITING})
 _HANDLER = frozenset({Phase.HANDLER})
 _SETUP = frozenset({Phase.PROXY, Phase.TLS})
@@ -77,13 +78,13 @@ CAUSES: dict[Cause, CauseRow] = {
     Cause.MIN_RATE: CauseRow(_HANDLER, "stream", logging.INFO, "a message arrived slower than `min_rate`"),
     Cause.TOO_LARGE: CauseRow(_HANDLER, "stream", logging.INFO, "a line or message exceeded `line_limit` or `message_limit`"),
     Cause.WRITE_STALLED: CauseRow(_HANDLER, "stream", logging.INFO, "the peer took no byte for `write_timeout`"),
-    Cause.SETUP_DEADLINE: CauseRow(_SETUP, "watch", logging.INFO, "PROXY and TLS together took longer than `setup_timeout`"),
+    Cause.SETUP_DEADLINE: CauseRow(_SETUP | _HANDLER, "watch", logging.INFO, "PROXY and TLS together took longer than `setup_timeout`"),
     Cause.QUEUE_TIMEOUT: CauseRow(_QUEUED, "watch", logging.WARNING, "no thread was free within `queue_timeout`"),
     Cause.LIFETIME: CauseRow(_ANY, "watch", logging.INFO, "the connection reached `lifetime`"),
     Cause.RESET: CauseRow(_ANY, "stream", logging.DEBUG, "the peer reset the connection or the network failed"),
     Cause.REFUSED_TOTAL: CauseRow(_ACCEPTED, "admission", logging.WARNING, "`max_connections` was reached and `overflow` is refuse or reset"),
-    Cause.REFUSED_CLIENT: CauseRow(_ACCEPTED, "admission", logging.WARNING, "the client has `max_per_client` connections already"),
-    Cause.REFUSED_RATE: CauseRow(_ACCEPTED, "admission", logging.WARNING, "clients arrive faster than `accept_rate` or `client_rate`"),
+    Cause.REFUSED_CLIENT: CauseRow(_NAMED, "admission", logging.WARNING, "the client has `max_per_client` connections already"),
+    Cause.REFUSED_RATE: CauseRow(_NAMED, "admission", logging.WARNING, "clients arrive faster than `accept_rate` or `client_rate`"),
     Cause.DENIED: CauseRow(_ACCEPTED | _SETUP, "admission", logging.INFO, "a rule denies this network"),
     Cause.PROXY_ERROR: CauseRow(frozenset({Phase.PROXY}), "connection", logging.INFO, "the PROXY header is missing, malformed or from an untrusted source"),
     Cause.TLS_ERROR: CauseRow(frozenset({Phase.TLS, Phase.HANDLER}), "connection", logging.INFO, "the TLS handshake or a record failed"),

@@ -17,11 +17,16 @@ from .. import events as happened
 from .. import twins
 from ..config import ServerSettings
 from ..config.address import describe
-from ..events import CAUSES, Cause, Event, Events
+from ..events import CAUSES, Cause, Event, Events, Phase
+from .files import FILES
 from .limiter import Limiter
 from .supervising import LINES, Line
 
 LOGGER = "moorage"
+#: reasons of failed setups that are told apart; a peer that makes up new ones is not to fill the log
+MOST_REASONS = 50
+_SETUP = frozenset({Phase.PROXY, Phase.TLS})
+_FAILED_SETUP = frozenset({Cause.PROXY_ERROR, Cause.TLS_ERROR, Cause.SETUP_DEADLINE})
 
 
 class Kind(NamedTuple):
@@ -49,7 +54,15 @@ class LogSubscriber:
         self._log_connections = log_connections
         self._life = logging.DEBUG if is_worker else logging.INFO  # of its start and its stop
         self._limiter = limiter or Limiter()
-        self._lines: dict[type[Event], Callable[[Any], None]] = {
+        self._reasons: set[str] = set()  # of failures of the setup
+        self._lines = self._table()
+        least = 0 if log_connections else self._logger.getEffectiveLevel()
+        ends = [cause for cause, row in happened.CAUSES.items() if row.level >= least]
+        self.close = events.subscribe(self, *self._lines, ends=ends)
+
+    def _table(self) -> dict[type[Event], Callable[[Any], None]]:
+        """Who has the line of each event."""
+        return {
             happened.ServerStarted: self._started,
             happened.ServerSuspended: self._plain(logging.INFO, "accepting is suspended; clients wait in the backlog"),
             happened.ServerResumed: self._plain(logging.INFO, "accepting goes on"),
@@ -60,6 +73,10 @@ class LogSubscriber:
             happened.AcceptResumed: self._accept_resumed,
             happened.AcceptFailed: self._accept_failed,
             happened.ConnectionRefused: self._refused,
+            happened.RefusalObserved: self._refusal_observed,
+            happened.SetupFailed: self._setup_failed,
+            happened.TlsEstablished: self._tls_established,
+            **dict.fromkeys(FILES, self._file_changed),
             happened.ConnectionClosed: self._closed,
             happened.HandlerFailed: self._handler_failed,
             happened.HandlersCut: self._handlers_cut,
@@ -69,9 +86,6 @@ class LogSubscriber:
             happened.SubscriberRemoved: self._subscriber_removed,
             **{kind: partial(self._supervising, line) for kind, line in LINES.items()},
         }
-        least = 0 if log_connections else self._logger.getEffectiveLevel()
-        ends = [cause for cause, row in happened.CAUSES.items() if row.level >= least]
-        self.close = events.subscribe(self, *self._lines, ends=ends)
 
     def __call__(self, event: Event) -> None:
         self._say_left_out()
@@ -116,13 +130,36 @@ class LogSubscriber:
         kind = Kind(type(event), event.cause, row.level)
         self._limited(event, kind, "refused %s: %s", describe(event.peer), row.meaning)
 
+    def _refusal_observed(self, event: happened.RefusalObserved) -> None:
+        row = CAUSES[event.cause]
+        kind = Kind(type(event), event.cause, row.level)
+        self._limited(event, kind, "%s goes on, since this is only observed: %s", describe(event.peer), row.meaning)
+
+    def _setup_failed(self, event: happened.SetupFailed) -> None:
+        reason = event.reason if event.reason.isprintable() else ascii(event.reason)[1:-1]
+        if len(self._reasons) < MOST_REASONS:
+            self._reasons.add(reason)
+        kind = Kind(type(event), reason if reason in self._reasons else event.cause, CAUSES[event.cause].level)
+        message = "connection %d from %s could not be set up: %s: %s"
+        self._limited(event, kind, message, event.id, describe(event.peer), event.cause, reason)
+
+    def _tls_established(self, event: happened.TlsEstablished) -> None:
+        message = "connection %d from %s speaks %s with %s after %.3f s"
+        self._log(
+            event, logging.DEBUG, message, event.id, describe(event.peer), event.version, event.cipher, event.seconds
+        )
+
+    def _file_changed(self, event: Event) -> None:
+        level, sentence = FILES[type(event)]
+        self._log(event, level, "%s", sentence(event))
+
     # --- connections -----------------------------------------------------------------------------
 
     def _closed(self, event: happened.ConnectionClosed) -> None:
         level = CAUSES[event.cause].level
         if self._log_connections:
             self._log(event, max(level, logging.INFO), "%s", _end_of(event))
-        elif self._logger.isEnabledFor(level) and event.cause is not Cause.HANDLER_ERROR:  # told by HandlerFailed
+        elif self._logger.isEnabledFor(level) and not _is_told_already(event):
             self._limited(event, Kind(type(event), event.cause, level), "%s", _end_of(event))
 
     def _handler_failed(self, event: happened.HandlerFailed) -> None:
@@ -183,6 +220,11 @@ class LogSubscriber:
 def log_events(events: Events, settings: ServerSettings, *, is_worker: bool = False) -> LogSubscriber:
     """Log the events of a server as its settings say; what becomes of the lines is the program's affair."""
     return LogSubscriber(events, log_connections=settings.log_connections, is_worker=is_worker)
+
+
+def _is_told_already(event: happened.ConnectionClosed) -> bool:
+    """By HandlerFailed, or by SetupFailed."""
+    return event.cause is Cause.HANDLER_ERROR or (event.phase in _SETUP and event.cause in _FAILED_SETUP)
 
 
 def _end_of(event: happened.ConnectionClosed) -> str:

@@ -35,6 +35,8 @@ class Field(Protocol):
     @property
     def is_summable(self) -> bool: ...
     @property
+    def is_least(self) -> bool: ...
+    @property
     def key(self) -> str: ...
 
 
@@ -58,6 +60,7 @@ class Board(Protocol):
 
     def rows(self) -> Sequence[Row]: ...
     def total(self, name: str, /) -> int: ...
+    def least(self, name: str, /) -> int: ...
     def histogram(self, name: str, /) -> Histogram: ...
 
 
@@ -67,7 +70,7 @@ def exposition(board: Board, fields: Iterable[Field], bounds: Sequence[float], a
     lines += [*_head("workers", "gauge", "Worker processes now."), _line("workers", {}, len(board.rows()))]
     names: dict[str, list[Field]] = {}
     for field in fields:
-        if field.is_summable:
+        if field.is_summable or field.is_least:
             names.setdefault(field.name, []).append(field)
     for siblings in names.values():
         lines += _HOW[siblings[0].kind](board, siblings, bounds)
@@ -85,6 +88,11 @@ def _gauge(board: Board, siblings: Sequence[Field], _bounds: Sequence[float]) ->
     """The sum, and under a name of its own, lest a query add both, what each worker has of it."""
     name, text = siblings[0].name, siblings[0].help
     yield from _head(name, "gauge", text)
+    if siblings[0].is_least:
+        for field in siblings:
+            if least := board.least(field.key):
+                yield _line(name, _labels(field), least)
+        return
     for field in siblings:
         yield _line(name, _labels(field), board.total(field.key))
     yield from _head(f"worker_{name}", "gauge", f"In each worker: {text}")

@@ -12,6 +12,7 @@ from typing import Any
 from ..events import (
     AcceptPaused,
     Cause,
+    CertificatesRejected,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRefused,
@@ -22,8 +23,11 @@ from ..events import (
     HandlersCut,
     Phase,
     PoolSaturated,
+    RefusalObserved,
+    RulesRejected,
     SiblingsLeft,
     SubscriberRemoved,
+    TlsEstablished,
 )
 from .scoreboard import CELL_OF, Row
 
@@ -38,6 +42,9 @@ _PLAIN: dict[type[Event], str] = {
     PoolSaturated: "saturated",
     HandlerHeldHub: "held_hub",
     SubscriberRemoved: "subscribers_removed",
+    TlsEstablished: "tls_handshakes",
+    CertificatesRejected: "certificates_rejected",
+    RulesRejected: "rules_rejected",
 }
 
 
@@ -52,6 +59,7 @@ class Counting:
             ConnectionOpened: self._opened,
             ConnectionClosed: self._closed,
             ConnectionRefused: self._refused,
+            RefusalObserved: self._observed,
             AcceptPaused: self._paused,
             HandlersCut: self._cut,
             SiblingsLeft: self._left,
@@ -82,6 +90,9 @@ class Counting:
 
     def _refused(self, event: ConnectionRefused) -> None:
         self._row.add(f"refused:{event.cause}")
+
+    def _observed(self, event: RefusalObserved) -> None:
+        self._row.add(f"observed:{event.cause}")
 
     def _paused(self, event: AcceptPaused) -> None:
         self._row.add("accept_pauses", event.failures)

@@ -22,6 +22,7 @@ from ..config import Configuration, ServerSettings
 from ..errors import InternalError
 from ..events import Events, WorkerEnded, WorkerReady, WorkerStarted, WorkerStuck
 from ..listener import Listener
+from ..rates import Memory
 from ..runners.children import flush_standard_streams
 from ..server import Hook
 from ..watch import Watch
@@ -71,6 +72,7 @@ class Crew:
         events: Events,
         scoreboard: Scoreboard,
         tokens: Tokens,
+        rates: Memory | None = None,
         doors: Callable[[], Iterable[Listener]],
         forget: Callable[[], object] = nothing,
         reopen_logs: Callable[[], None] = nothing,
@@ -78,7 +80,7 @@ class Crew:
         make_stacks: Callable[[], Stacks] = StackFile,
     ) -> None:
         self._system, self._watch, self._events = system, watch, events
-        self._scoreboard, self._tokens = scoreboard, tokens
+        self._scoreboard, self._tokens, self._rates = scoreboard, tokens, rates
         self._doors, self._forget, self._reopen_logs = doors, forget, reopen_logs
         self._work, self._make_stacks = work, make_stacks
         self._members: dict[int, WorkerHandle] = {}  # by pid
@@ -114,7 +116,7 @@ class Crew:
             order = Order(
                 number=number, load=plan.load, configuration=plan.configuration, listeners=listeners, hooks=plan.hooks,
                 scoreboard=self._scoreboard, row=row, tokens=self._tokens, link=theirs, stacks=stacks.fd,
-                reopen_logs=self._reopen_logs, close=partial(self._let_go, listeners, ours),
+                reopen_logs=self._reopen_logs, close=partial(self._let_go, listeners, ours), rates=self._rates,
             )  # fmt: skip
             pid = self._fork(order)
             made.pop_all()

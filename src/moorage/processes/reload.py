@@ -14,7 +14,7 @@ from typing import Any
 from ..config import Configuration, ListenerSettings
 from ..errors import MoorageError
 from ..listener import Change, Listener
-from .crew import Plan
+from .crew import Plan, nothing
 from .generation import Generation
 from .worker_handle import WorkerHandle
 
@@ -57,6 +57,7 @@ class Reload:
         self.unchanged: tuple[str, ...] = ()
         self._reread, self._change, self._make, self._set_up = reread, change, make, set_up
         self._done, self._failed = done, failed
+        self._apply: Callable[[], object] = nothing
 
     def begin(self) -> None:
         """Read, open, fork; the rest comes with the words of the new workers."""
@@ -71,7 +72,8 @@ class Reload:
             return
         self.added, self.removed = change.added, change.removed
         self.unchanged += tuple(change.unchanged)
-        load = partial(_load, self._set_up, plan)
+        self._apply = change.apply
+        load = partial(_load, self._set_up, change, plan)
         self.new = self._make(replace(plan, load=load), change.listeners, self._count(plan))
         self.new.start(self._ready, self._cannot)
 
@@ -103,8 +105,7 @@ class Reload:
         configuration = self.new.plan.configuration
         try:
             self._set_up(configuration)
-            for listener in self.new.listeners:
-                listener.apply(_settings_of(listener, configuration.listeners))
+            self._apply()
         except (MoorageError, OSError) as error:
             self._fail(str(error))
             return
@@ -118,12 +119,8 @@ class Reload:
         self._failed(reason)
 
 
-def _load(set_up: Callable[[Configuration], object], plan: Plan) -> Any:
-    """In a new worker: the rest of the process as its settings say, then its handler."""
+def _load(set_up: Callable[[Configuration], object], change: Change, plan: Plan) -> Any:
+    """In a new worker: the rest of the process as its settings say, its certificates and rules too; then its handler."""
     set_up(plan.configuration)
+    change.renew()
     return plan.load()
-
-
-def _settings_of(listener: Listener, settings: Sequence[ListenerSettings]) -> ListenerSettings:
-    """What is said of it now; one `bind` may mean several listeners."""
-    return next((one for one in settings if one.bind == listener.settings.bind), listener.settings)

@@ -55,6 +55,8 @@ class Field:
     value: str = ""
     #: whether the rows' values can be summed; a process id, say, is of one worker only
     is_summable: bool = True
+    #: it is the least of the rows' values that is told, of those that are not 0
+    is_least: bool = False
 
     @property
     def key(self) -> str:
@@ -64,6 +66,8 @@ class Field:
 
 #: the causes with which a client is refused before there is a connection
 REFUSALS = tuple(cause for cause, row in CAUSES.items() if row.set_by == "admission")
+#: the causes of policies that `observe_only` may name
+OBSERVED = (Cause.REFUSED_CLIENT, Cause.REFUSED_RATE, Cause.DENIED, Cause.MIN_RATE)
 
 _G, _C, _H = Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM
 #: Everything that is counted.
@@ -74,14 +78,23 @@ FIELDS: tuple[Field, ...] = (
     Field("accepting", _G, "Workers that accept connections."),
     Field("open", _G, "Connections now."),
     Field("held", _G, "Places of `max_connections` taken now, those of closing connections included."),
+    Field(
+        "certificate_expiry", _G, "When the first certificate expires, in seconds since 1970.",
+        is_summable=False, is_least=True,
+    ),
     Field("accepted", _C, "Connections admitted."),
     *(Field("refused", _C, "Clients accepted only to be refused.", "cause", cause) for cause in REFUSALS),
+    *(Field("observed", _C, "Clients whom a policy under `observe_only` would have refused or ended.", "cause", cause)
+      for cause in OBSERVED),
     *(Field("ended", _C, "Connections that are over, by the cause of their end.", "cause", cause) for cause in Cause),
     Field("bytes_received", _C, "Bytes received, of connections that are over."),
     Field("bytes_sent", _C, "Bytes sent, of connections that are over."),
     Field("handler_errors", _C, "Handlers that raised an exception of their own."),
     Field("handlers_cut", _C, "Handlers that did not return although their connections were ended."),
     Field("siblings_left", _C, "Siblings of handlers that did not return although their connections ended."),
+    Field("tls_handshakes", _C, "TLS handshakes that were completed."),
+    Field("certificates_rejected", _C, "Certificates that changed on disk and would not do."),
+    Field("rules_rejected", _C, "Files of rules that changed and would not do."),
     Field("accept_pauses", _C, "Times accept failed for want of descriptors or memory; each is followed by a pause."),
     Field("saturated", _C, "Warnings that every thread was taken while connections waited; at most one a minute."),
     Field("held_hub", _C, "Places in the program where a handler was found to hold the hub."),
@@ -219,6 +232,10 @@ class Scoreboard:
     def total(self, name: str) -> int:
         """This number of all workers, the dead ones included; of a gauge, that of the living."""
         return int(self._totals[CELL_OF[name]]) + sum(row.get(name) for row in self.rows())
+
+    def least(self, name: str) -> int:
+        """The least of the workers' numbers of this name, of those that are not 0; 0 when all are."""
+        return min((value for row in self.rows() if (value := row.get(name))), default=0)
 
     def histogram(self, name: str) -> Histogram:
         """What all workers observed under this name, the dead ones included."""

@@ -31,6 +31,7 @@ from ..observe.endpoint import MetricsEndpoint
 from ..observe.logfile import Logs
 from ..observe.logs import LOGGER, log_events
 from ..observe.metrics import exposition
+from ..rates import SharedRates
 from ..runners import check_runner
 from ..services import SERVICES
 from ..watch import Watch
@@ -168,11 +169,13 @@ class _Process:
         opened.callback(self._scoreboard.close)
         self._tokens = Tokens(most)
         opened.callback(self._tokens.close)
+        self._rates = SharedRates()
+        opened.callback(self._rates.close)
 
     def _make_supervisor(self, plan: Plan) -> Supervisor:
         return Supervisor(
             plan, listeners=self._listeners, events=self._events, reread=self._make_plan, watch=self._watch,
-            scoreboard=self._scoreboard, tokens=self._tokens, system=self._system, notifier=self._notifier,
+            scoreboard=self._scoreboard, tokens=self._tokens, rates=self._rates, system=self._system, notifier=self._notifier,
             make_upgrade=self._make_upgrade, set_up=self._set_up, reopen_logs=self._reopen_logs,
             forget=self._forget, reap=self._reap, on_started=self._started,
             on_stopping=self._stop_watching, on_handed_over=self._handed_over,

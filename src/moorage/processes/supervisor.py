@@ -29,6 +29,7 @@ from ..events import (
 )
 from ..listener import Listener, change_listeners
 from ..observe.logs import LOGGER
+from ..rates import Memory
 from ..watch import Watch
 from .crew import Crew, Plan, nothing
 from .generation import Generation
@@ -78,7 +79,7 @@ class Supervisor:
 
     listeners       open ones, which are its own from here on; always those of the generation that serves
     reread          reads the settings again, for a reload; raises `OperatorError`
-    watch, scoreboard, tokens  closed by whoever made them, after `run`
+    watch, scoreboard, tokens, rates  closed by whoever made them, after `run`
     set_up          has the process be as new settings say: called after a reload here, and in each new worker
     reopen_logs     opens the log file anew, here and in each worker
     forget          called in a worker: close what else of the supervisor's it must not keep
@@ -96,6 +97,7 @@ class Supervisor:
     watch: Watch
     scoreboard: Scoreboard
     tokens: Tokens
+    rates: Memory | None = None
     system: System = field(default_factory=System)
     random: Random = field(default_factory=Random)
     notifier: Notifier = field(default_factory=partial(Notifier, {}))
@@ -114,7 +116,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._crew = Crew(
             system=self.system, watch=self.watch, events=self.events, scoreboard=self.scoreboard, tokens=self.tokens,
-            doors=self._doors, forget=self._forget, reopen_logs=self.reopen_logs, work=self.work,
+            rates=self.rates, doors=self._doors, forget=self._forget, reopen_logs=self.reopen_logs, work=self.work,
             make_stacks=self.make_stacks,
         )  # fmt: skip
         self._renewal = Renewal(

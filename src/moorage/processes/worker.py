@@ -28,6 +28,7 @@ from ..errors import OperatorError
 from ..events import DrainStarted, Event, ServerResumed, ServerStarted, ServerSuspended
 from ..listener import Listener
 from ..observe.logs import LOGGER
+from ..rates import Memory
 from ..runners.children import flush_standard_streams
 from ..server import Hook, Server
 from ..sharing import Shared
@@ -59,6 +60,7 @@ class Order:
     stacks       the descriptor for the stacks of a worker that stands still
     reopen_logs  opens the log file anew
     close        closes what the child has inherited and must not keep
+    rates        when clients came in, over all workers; None: each worker counts alone
     """
 
     number: int
@@ -73,6 +75,7 @@ class Order:
     stacks: int
     reopen_logs: Callable[[], None]
     close: Callable[[], None]
+    rates: Memory | None = None
 
 
 def work(order: Order) -> int:
@@ -139,7 +142,8 @@ class _Worker:
             make_gate=lambda watch: WorkerGate(order.tokens, order.row, watch),
             share=Spread(order.scoreboard, order.row).share,
             counts=None if limit is None else SharedCounts(order.scoreboard, order.row),
-            fds=(order.link.fileno(), order.tokens.fd),  # not `stacks`: a crash would write to that number
+            rates=order.rates,
+            fds=self._fds(),  # not `stacks`: a crash would write to that number
         )
         server = Server(
             order.load(),
@@ -151,6 +155,10 @@ class _Worker:
         Counting(server.events, order.row)
         server.events.subscribe(self._note, ServerStarted, ServerSuspended, ServerResumed, DrainStarted)
         return server
+
+    def _fds(self) -> list[int]:
+        order = self._order
+        return [order.link.fileno(), order.tokens.fd, *([] if order.rates is None else [order.rates.fd])]
 
     def _fail(self, error: BaseException) -> None:
         """Say why; before `Ready` to the supervisor, too."""
@@ -208,7 +216,15 @@ class _Worker:
     def _beat(self) -> None:
         now = monotonic()
         self._order.row.beat(now)
+        self._tell_expiry()
         self._server.watch.call_at(now + HEARTBEAT_SECONDS, self._beat)
+
+    def _tell_expiry(self) -> None:
+        """When the first certificate expires: each second, since they may be renewed."""
+        known = [listener.certificates for listener in self._order.listeners]
+        expires = [certificates.expires for certificates in known if certificates is not None]
+        if expires:
+            self._order.row.set("certificate_expiry", int(min(expires)))
 
     def _note(self, event: Event) -> None:
         self._order.row.set("accepting", int(isinstance(event, ServerStarted | ServerResumed)))

@@ -1,12 +1,13 @@
 """Runner: who gives a handler a CPU.
 
-Owns      the contract of four verbs: start, submit, drain, stop.
+Owns      the contract of four verbs: start, submit, drain, stop; and who computes for connections without a handler.
 Promises  a submitted connection is served exactly once, by `serve`, which returns when the handler has left
-          and the connection was finished.
+          and the connection was finished; an offloaded step is run once, and holds up nobody but those behind it.
 Refuses   to know a protocol, TLS, or what an exception means: runners run callables.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import ClassVar, Protocol
@@ -15,6 +16,8 @@ from ..acceptor import Gate
 from ..connection import Connection
 from ..events import Cause, Events
 from ..watch import Watch
+
+Call = Callable[[], object]
 
 
 class Serve(Protocol):
@@ -68,6 +71,7 @@ class Runner(ABC):
         self._settings = settings
         self._watch = watch
         self._events = events
+        self._steps: deque[tuple[Call, Call]] = deque()
         self._own_fds = own_fds  # the server's descriptors, which a forked child closes
         #: how a runner tells the server that a handler in another process stops it; set by the server
         self.on_stop: Callable[[float | None, Cause], None] = lambda timeout, cause: None
@@ -82,6 +86,23 @@ class Runner(ABC):
     @abstractmethod
     def submit(self, connection: Connection) -> None:
         """Serve this connection, now or when there is room for it."""
+
+    def offload(self, step: Call, then: Call) -> None:
+        """Run a step that computes but never waits, such as a flight of a TLS handshake; then `then`, as the Watch does.
+
+        Neither may raise.  Here one step a turn of the Watch, in the order they came: a storm of handshakes takes
+        its turns with listeners, deadlines and fibers.
+        """
+        self._steps.append((step, then))
+        if len(self._steps) == 1:
+            self._watch.call_soon(self._take_step)
+
+    def _take_step(self) -> None:
+        step, then = self._steps.popleft()
+        if self._steps:  # before `then`, which may be a handler that turns the Watch (inline)
+            self._watch.call_soon(self._take_step)
+        step()
+        then()
 
     def drain(self, deadline: float | None) -> None:  # noqa: B027  # threads hear of it by their connection
         """A drain has begun; `deadline` is the moment at which the rest is cut."""

@@ -1,10 +1,15 @@
 """ThreadsRunner: a thread for each connection, from a bounded pool.
 
-Owns      the pool, and the queue deadline of connections that wait for a thread.
-Promises  at most `threads` handlers at once; who waits is served in order, or ended with `queue_timeout`.
+Owns      the pool of handlers, the queue deadline of connections that wait for it, and a small pool of TLS handshakes.
+Promises  at most `threads` handlers at once; who waits is served in order, or ended with `queue_timeout`; at most a
+          quarter as many threads compute handshakes, each for one flight: a peer that stops in the middle has none.
 Refuses   to grow beyond its bound: a full pool with an idle CPU is said once a minute.
+Why       handshakes in the pool of handlers would wait for handlers that may last for hours, and a storm of them
+          would keep handlers waiting.  So they have threads of their own, at most `threads` / 4 on top of `threads`,
+          and no more than there are CPUs: a handshake never waits, and OpenSSL computes without the interpreter.
 """
 
+import os
 import sys
 import threading
 import traceback
@@ -13,16 +18,18 @@ from functools import partial
 from typing import ClassVar
 
 from ..connection import Connection
-from ..deadline import monotonic
+from ..deadline import Deadline, monotonic
 from ..events import Cause, HandlerFailed, PoolSaturated
 from ..timers import Timer
-from .base import Runner
+from .base import Call, Runner
 from .pool import ThreadPool
 from .waiters import PlainWaiter, WakeableWaiter
 
 SATURATED_EVERY = 60.0  # seconds between two reports of a full pool
 
 KEPT_THREADS = 16  # enough for what one interpreter runs at once; a crowd beyond that is trimmed when it has left
+
+HANDSHAKE_SHARE = 4  # one thread for so many handlers
 
 _PLAIN = PlainWaiter()
 
@@ -36,6 +43,8 @@ class ThreadsRunner(Runner):
         """Get ready; threads are made on need."""
         limit = self._settings.threads or self._settings.max_connections
         self._pool = ThreadPool(limit, name="moorage", keep=KEPT_THREADS)
+        at_once = max(1, min(limit // HANDSHAKE_SHARE, os.cpu_count() or 1))
+        self._handshakes = ThreadPool(at_once, name="moorage-setup", keep=at_once)
         self._local = threading.local()
         self._waits: dict[int, Timer] = {}  # of connections that wait for a thread
         self._reported_at = -SATURATED_EVERY
@@ -45,6 +54,18 @@ class ThreadsRunner(Runner):
         job = partial(self._run, connection)
         if not self._pool.submit(job):
             self._limit_wait(connection, job)
+
+    def offload(self, step: Call, then: Call) -> None:
+        """In a thread of its pool; `then` in that of the Watch."""
+
+        def job() -> None:
+            step()
+            self._watch.call_soon(then)
+
+        try:
+            self._handshakes.submit(job)
+        except RuntimeError:  # the system has no more threads
+            super().offload(step, then)
 
     def notify(self, calls: Iterable[Callable[[], None]]) -> None:
         """In a thread of their own, since they may block and every pooled thread may be taken."""
@@ -56,12 +77,13 @@ class ThreadsRunner(Runner):
             self._pool.submit(lambda: super(ThreadsRunner, self).notify(calls))
 
     def has_this_thread(self) -> bool:
-        """Whether a handler is asking."""
-        return threading.current_thread() in self._pool.threads
+        """Whether a handler is asking, or who heard of new certificates."""
+        return threading.current_thread() in (*self._pool.threads, *self._handshakes.threads)
 
     def stop(self, timeout: float | None) -> list[str]:
         """Give the threads this many seconds; returns the stacks of those that are still in a handler."""
-        busy = self._pool.stop(timeout)
+        deadline = Deadline(timeout)
+        busy = [*self._handshakes.stop(timeout), *self._pool.stop(deadline.remaining())]
         frames = sys._current_frames()
         return [
             f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"

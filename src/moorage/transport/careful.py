@@ -42,6 +42,10 @@ RESET_ERRNOS = frozenset(
 #: seconds of a message in which `min_rate` asks for nothing: a lost packet is sent again within them
 RATE_GRACE = 5.0
 
+#: seconds of a wait for writing after which progress is looked for once: at its first window probe (0.2 s) a peer that
+#: does not read takes some bytes more, which at the end of its time would give it the whole time again
+FIRST_LOOK = 0.5
+
 MSG_WAITALL = int(socket.MSG_WAITALL)
 
 
@@ -72,6 +76,10 @@ class CarefulStream(Stream):
         """A final deadline has passed: end the connection."""
         raise NotImplementedError
 
+    def _only_observes(self) -> bool:
+        """Whether a message that is too slow is not to be ended."""
+        return False
+
     def _stream_end(self) -> None:
         """The kernel said end of stream: raise when it was the server that ended it."""
 
@@ -80,17 +88,26 @@ class CarefulStream(Stream):
         def record(self, cause: Cause) -> None:
             """Something happened that explains the end."""
 
+        # what one with TLS does, see secure
+        def _receive_secure(self, size: int, flags: int = 0) -> bytes: ...
+        def _send_secure(self, data: ReadableBuffer, flags: int = 0) -> int: ...
+        def _send_one(self, data: ReadableBuffer, flags: int) -> int: ...
+        def _flush(self, flags: int = 0) -> None: ...
+        def _check_flags(self, flags: int) -> None: ...
+
     # What Stream leaves to us
 
     def _recv_special(self, size: int, flags: int) -> bytes:
         self._check(False)
         if size < 0:
             raise ValueError("negative buffersize in recv")
+        if flags and self._tls is not None:
+            self._check_flags(flags)
         if flags & MSG_WAITALL and not flags & (MSG_PEEK | MSG_DONTWAIT):
             while len(self._buffer) < size and self._fill(size - len(self._buffer)):
                 pass
         elif size and not self._buffer:
-            return self._receive(size, flags)
+            return self._receive(size, flags) if self._tls is None else self._receive_secure(size, flags)
         if flags & MSG_PEEK:
             return bytes(self._buffer[:size])
         return self._take(min(size, len(self._buffer)))
@@ -120,19 +137,26 @@ class CarefulStream(Stream):
         return self._take(end)
 
     def _send_special(self, data: "ReadableBuffer", flags: int) -> int:
+        if self._tls is not None:
+            return self._send_one(data, flags)
         return self._send_in_turn(self._send, data, flags)
 
     def _sendall_special(self, data: "ReadableBuffer", flags: int) -> None:
         view = memoryview(data).cast("B")
+        if flags and self._tls is not None:
+            self._check_flags(flags)
         self._take_turn()
         self._send_rest(view, flags)
         self._end_turn()
 
     def _send_rest(self, view: memoryview, flags: int = 0) -> None:
         """Send this whole view in our turn, which an error ends."""
+        send = self._send if self._tls is None else self._send_secure
         try:
             while view:
-                view = view[self._transmit(self._send, view, flags) :]
+                view = view[self._transmit(send, view, flags) :]
+            if self._tls is not None:
+                self._flush(flags)
         except BaseException:
             self._end_turn()
             raise
@@ -216,7 +240,8 @@ class CarefulStream(Stream):
         if self._buffer and self._message_begun is None:
             self._message_begun = monotonic()
         self._check(False)
-        data = self._receive(min(max(size, RECV_SIZE), BLOCK_SIZE))
+        receive = self._receive if self._tls is None else self._receive_secure
+        data = receive(min(max(size, RECV_SIZE), BLOCK_SIZE))
         if self._buffer:
             self._buffer += data
         elif data:
@@ -264,6 +289,7 @@ class CarefulStream(Stream):
             self._waiting_since = since
         else:
             self._unsent = _unsent(self._sock)
+        has_looked = reading
         try:
             while True:
                 self._check(not reading)
@@ -271,11 +297,16 @@ class CarefulStream(Stream):
                     return
                 due, final = self._next_due(begun, since, reading)
                 left = None if due is None else max(0.0, due - monotonic())
+                if final is Cause.WRITE_STALLED and not has_looked:
+                    left = min(left or 0.0, FIRST_LOOK)
                 is_late = self._until is not None and begun > self._until  # ready or not, nothing more is wanted
                 if not is_late and self._waiter.wait(self, mask, left):
                     return
                 if due is not None and monotonic() >= due:
                     self._time_is_up(final, mask, since)
+                elif not reading:
+                    has_looked = True
+                    self._has_moved()
         finally:
             if reading:
                 self._waiting_since = 0.0
@@ -315,12 +346,19 @@ class CarefulStream(Stream):
                 self._in_vain = {}
             self._in_vain[mask] = monotonic() - since
             raise self._own(TimeoutError("timed out"))
-        if final is Cause.WRITE_STALLED and _unsent(self._sock) < self._unsent:
-            self._unsent = _unsent(self._sock)  # the peer reads, though too slowly for `poll` to say writable
-            self._moved_at = monotonic()
+        if final is Cause.WRITE_STALLED and self._has_moved():
+            return
+        if final is Cause.MIN_RATE and self._only_observes():
             return
         self._expire(final)
         self._check(mask == WRITE)
+
+    def _has_moved(self) -> bool:
+        """Whether the peer has taken anything, though too little for `poll` to say writable."""
+        if self._sock.fileno() < 0 or (unsent := _unsent(self._sock)) >= self._unsent:
+            return False
+        self._unsent, self._moved_at = unsent, monotonic()
+        return True
 
     def _end_of_stream(self) -> bytes:
         """End of stream, delivered once the subclass agrees; never after a begun block when told by drain."""

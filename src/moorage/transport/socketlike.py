@@ -14,15 +14,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..deadline import monotonic
 from ..events import Address
-from .careful import CarefulStream
 from .files import BinaryFile, Reader, Writer, make_file
+from .secure import SecureStream
 from .stream import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
-class SocketLike(CarefulStream):
+class SocketLike(SecureStream):
     """One connected socket, seen as `socket.socket`."""
 
     __slots__ = ()
@@ -116,7 +116,7 @@ class SocketLike(CarefulStream):
         self, size: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address]:
         """Receive data and, over Unix sockets, descriptors; as `socket.recvmsg`."""
-        if self._buffer or not ancbufsize:
+        if self._buffer or not ancbufsize or self._tls is not None:  # descriptors do not come over TLS
             return self.recv(size, flags), [], 0, None
         received: list[Any] = []
 
@@ -138,6 +138,10 @@ class SocketLike(CarefulStream):
     ) -> int:
         """Send several buffers, and descriptors over Unix sockets; as `socket.sendmsg`."""
         ancillary = list(ancdata)  # an iterator would be empty at the second try
+        if self._tls is not None:
+            if ancillary:
+                raise ValueError("descriptors cannot be sent over TLS")
+            return self.send(b"".join(buffers), flags)
         return self._send_in_turn(lambda data, how: self._sock.sendmsg(data, ancillary, how), list(buffers), flags)
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
@@ -201,13 +205,22 @@ class SocketLike(CarefulStream):
         return False
 
     def shutdown(self, how: int, /) -> None:
-        """Shut one or both directions; as `socket.shutdown`."""
+        """Shut one or both directions; as `socket.shutdown`, after a close_notify where TLS is spoken."""
+        if self._tls is not None and how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            self._end_writing()
         try:
             self._sock.shutdown(how)
         except OSError as error:
             self._failed(error)
 
     def dup(self) -> socket.socket:
-        """A plain socket for the same connection; whoever asked for it closes it."""
+        """A plain socket for the same connection; whoever asked for it closes it.  `ValueError` where TLS is spoken."""
+        self._check_plain("dup()")
         self._is_shared = True
         return socket.socket(fileno=socket.dup(self._sock.fileno()))
+
+    def _check_plain(self, what: str) -> None:
+        if self._tls is not None:
+            raise ValueError(
+                f"{what} gives away the socket, but not the TLS conversation on it, which lives in this connection"
+            )

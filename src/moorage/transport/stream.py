@@ -60,9 +60,9 @@ class Stream:
 
     __slots__ = (
         "_buffer", "_deadline_look", "_due_read", "_due_write", "_ended", "_has_out", "_in_vain", "_is_shared", "_limits", "_line",
-        "_loop", "_message_begun", "_moved", "_moved_at", "_readable", "_reader", "_recv", "_rfile", "_send", "_slot", "_sock",
-        "_special", "_sticky", "_timeout", "_told", "_unsent", "_until", "_waiter", "_waiting_since", "_wfile", "_writable",
-        "_writer", "_writing", "bytes_received", "bytes_sent",
+        "_loop", "_message_begun", "_moved", "_moved_at", "_outbox", "_readable", "_reader", "_record_begun", "_recv", "_rfile",
+        "_send", "_slot", "_sock", "_special", "_sticky", "_timeout", "_tls", "_told", "_unsent", "_until", "_waiter",
+        "_waiting_since", "_wfile", "_writable", "_writer", "_writing", "bytes_received", "bytes_sent",
     )  # fmt: skip
 
     def __init__(self, sock: "Socket", limits: Limits) -> None:
@@ -89,6 +89,9 @@ class Stream:
         self._is_shared = False  # somebody else has a descriptor for it, too
         self._rfile: Any = None  # its files, once they were asked for
         self._wfile: Any = None
+        self._tls: Any = None  # the session that all bytes go through; see secure
+        self._outbox = b""  # ciphertext that the kernel has not taken
+        self._record_begun = 0.0  # when the record began that is not whole yet
         #: bytes received from, and sent to, the peer
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -109,6 +112,8 @@ class Stream:
         """Up to `size` bytes, b"" at the end of the stream; as `socket.recv`."""
         if self._special or self._buffer or flags:
             return self._recv_special(size, flags)
+        if self._tls is not None:
+            return self._recv_secure(size)
         self._waiting_since = monotonic()
         try:
             data = self._recv(size) if self._loop is None else self._recv_in_fiber(size)
@@ -169,7 +174,7 @@ class Stream:
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
         """Send everything.  `TimeoutError` or `write_stalled` only when no byte moves for that long."""
-        if flags or type(data) is not bytes or self._special or self._writing:
+        if flags or type(data) is not bytes or self._special or self._writing or self._tls is not None:
             self._sendall_special(data, flags)
             return
         self._writing = True  # no call since it was asked for: the interpreter changes threads only at calls and jumps
@@ -198,6 +203,10 @@ class Stream:
         self._waiter = waiter
         self._loop = waiter if waiter.is_loop else None
 
+    def _use(self, session: Any) -> None:
+        """All bytes go through this session from now on."""
+        self._tls = session
+
     def _let_go(self, is_given_away: bool) -> None:
         """The descriptor is about to belong to somebody else, or to be closed."""
         if self._loop is not None:
@@ -224,6 +233,7 @@ class Stream:
     if TYPE_CHECKING:  # what the subclass does carefully
 
         def _recv_special(self, size: int, flags: int) -> bytes: ...
+        def _recv_secure(self, size: int) -> bytes: ...
         def _readline_special(self, size: int | None) -> bytes: ...
         def _read_exactly_special(self, size: int) -> bytes: ...
         def _read_until_special(self, delimiter: bytes, limit: int | None) -> bytes: ...

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.config.forms import READERS, read_flag, read_octal, read_payload, read_size, read_time, read_triple
+from moorage.config.forms import (
+    READERS,
+    check_network,
+    check_word,
+    read_flag,
+    read_octal,
+    read_payload,
+    read_rate,
+    read_size,
+    read_time,
+    read_triple,
+    read_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +60,60 @@ def test_permissions_are_octal_with_and_without_prefix() -> None:
 
 def test_keepalive_is_read_between_slashes() -> None:
     assert read_triple("60/15/4") == (60, 15, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("10.0.0.0/8 ::1", ("10.0.0.0/8", "::1")),
+        ("  one\ttwo\n", ("one", "two")),
+        ("'/a b.pem' c.pem", ("/a b.pem", "c.pem")),
+        ("", ()),
+        ("none", ()),
+        (" OFF ", ()),
+    ],
+)
+def test_words_are_read_between_blanks(text: str, words: tuple[str, ...]) -> None:
+    assert read_words(text) == words
+
+
+def test_words_with_an_open_quote_are_refused() -> None:
+    with pytest.raises(ValueError):
+        read_words("'/a b.pem")
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("100", 100), ("0.5", 0.5), ("100/s", 100), ("30/m", 0.5), ("36 / h", 0.01), ("1000000000", 1e9)],
+)
+def test_rate_is_read_for_each_second_minute_and_hour(text: str, rate: float) -> None:
+    assert read_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "/s", "100/d", "100 per second", "-1", "1e3", "nan", "100//s", "100ms"])
+def test_rate_that_is_doubtful_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_rate(text)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.0.0.1", "10.0.0.0/255.0.0.0", "2001:db8::/32", "::1", "all"])
+def test_network_is_one_address_or_all(text: str) -> None:
+    check_network(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1/8", "10.0.0.0/33", "10.0.0", "example.org", "", " 10.0.0.0/8", "ALL", "\u0661.0.0.0"]
+)
+def test_network_that_is_doubtful_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        check_network(text)
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "none", "Off"])
+def test_word_of_a_list_that_says_there_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        check_word(text)
+    check_word("/none")
 
 
 def test_payload_from_a_shell_may_escape_control_characters() -> None:

@@ -159,6 +159,20 @@ def test_bad_value_names_its_place(tmp_path: Path) -> None:
         read(from_flags({}), path, {})
 
 
+def test_listener_on_the_command_line_has_networks_with_blanks() -> None:
+    [listener] = read(from_flags({}, ["127.0.0.1:1,allow=10.0.0.0/8 ::1,unix_group=www"]), "/dev/null", {}).listeners
+    assert (listener.allow, listener.unix_group) == (("10.0.0.0/8", "::1"), "www")
+
+
+def test_network_that_will_not_do_names_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text("[[listener]]\nbind = '127.0.0.1:1'\ndeny = ['10.0.0.0/8', '10.0.0.300']")
+    with pytest.raises(SettingError, match=r"^deny = '10.0.0.300' \(in \[\[listener\]\] 1 of .*m.toml\) will not do"):
+        read(from_flags({}), path, {})
+    with pytest.raises(SettingError, match=r"^allow = 'lan' \(the flag --bind\) will not do: give networks"):
+        read(from_flags({}, ["127.0.0.1:1,allow=10.0.0.0/8 lan"]), "/dev/null", {})
+
+
 def test_standard_librarys_order_of_arguments_gets_a_sentence() -> None:
     class Echo:
         pass

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from moorage.config.settings import ListenerSettings, ProgramSettings, ServerSettings
+from moorage.config.settings import SHARED_SETTINGS, ListenerSettings, ProgramSettings, ServerSettings
 from moorage.config.values import Given, Settings, convert, kind, names
 
 ALL: list[tuple[Settings, str]] = [
@@ -29,6 +29,12 @@ def test_default_of_a_setting_is_accepted_by_itself(settings: Settings, name: st
 def test_settings_stay_few_enough_to_be_read() -> None:
     assert len(names(ServerSettings)) <= 50
     assert len(names(ListenerSettings)) <= 30
+
+
+def test_setup_timeout_is_the_servers_and_the_old_doors() -> None:
+    assert "setup_timeout" in names(ServerSettings)
+    assert "setup_timeout" in SHARED_SETTINGS
+    assert "setup_timeout" not in names(ProgramSettings)
 
 
 def test_no_name_stands_for_two_settings() -> None:

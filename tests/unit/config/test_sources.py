@@ -101,6 +101,23 @@ def test_environment_gives_settings_and_several_addresses() -> None:
     assert layer.listeners[1]["nodelay"].value == "off"
 
 
+def test_list_after_an_address_may_be_given_in_parts() -> None:
+    """In a variable, where a blank would begin the next address."""
+    layer = from_environment({"MOORAGE_BIND": "a:1,allow=10.0.0.0/8,nodelay=off,allow=::1 b:2,allow=all"})
+    assert layer.listeners is not None
+    assert [listener["allow"].value for listener in layer.listeners] == ["10.0.0.0/8 ::1", "all"]
+    assert parse_bind("a:1,tls-cert=/a,tls-cert=/b /c", "a test")["tls_cert"].value == "/a /b /c"
+
+
+def test_flag_of_a_list_may_be_given_several_times() -> None:
+    layer = from_flags({"allow": ("10.0.0.0/8", "::1 ::2"), "deny": (), "backlog": None, "nodelay": False})
+    assert {name: given.value for name, given in layer.options.items()} == {
+        "allow": "10.0.0.0/8 ::1 ::2",
+        "nodelay": False,
+    }
+    assert layer.options["allow"].place == "the flag --allow"
+
+
 def test_place_for_addresses_that_holds_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"bind \(the variable MOORAGE_BIND\) is empty"):
         from_environment({"MOORAGE_BIND": " "})

@@ -15,6 +15,7 @@ from moorage.events import (
     AcceptPaused,
     AcceptResumed,
     Cause,
+    CertificatesRejected,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRefused,
@@ -27,15 +28,19 @@ from moorage.events import (
     HandlersCut,
     Phase,
     PoolSaturated,
+    RefusalObserved,
+    RulesLoaded,
     ServerResumed,
     ServerStarted,
     ServerStopped,
     ServerSuspended,
+    SetupFailed,
     SiblingsLeft,
     SubscriberRemoved,
+    TlsEstablished,
 )
 from moorage.observe.limiter import BURST, WINDOW, Limiter
-from moorage.observe.logs import LogSubscriber, log_events
+from moorage.observe.logs import MOST_REASONS, LogSubscriber, log_events
 from support.clock import FakeClock
 
 PEER = ("192.0.2.1", 4000)
@@ -77,8 +82,8 @@ class Log:
         return self.lines.said
 
 
-def closed(cause: Cause, id: int = 1) -> ConnectionClosed:
-    return ConnectionClosed(id, PEER, cause, Phase.HANDLER, 10, 20, 1.5, 0.25, 1.0)
+def closed(cause: Cause, id: int = 1, phase: Phase = Phase.HANDLER) -> ConnectionClosed:
+    return ConnectionClosed(id, PEER, cause, phase, 10, 20, 1.5, 0.25, 1.0)
 
 
 END = (
@@ -107,6 +112,24 @@ SAMPLES: dict[Event, tuple[str, str]] = {
         "WARNING",
         "refused 192.0.2.1:4000: `max_connections` was reached and `overflow` is refuse or reset",
     ),
+    ConnectionRefused(PEER, Cause.DENIED): ("INFO", "refused 192.0.2.1:4000: a rule denies this network"),
+    RefusalObserved(PEER, Cause.REFUSED_RATE): (
+        "WARNING",
+        "192.0.2.1:4000 goes on, since this is only observed: clients arrive faster than `accept_rate` or `client_rate`",
+    ),
+    SetupFailed(7, PEER, Cause.TLS_ERROR, "no shared cipher"): (
+        "INFO",
+        "connection 7 from 192.0.2.1:4000 could not be set up: tls_error: no shared cipher",
+    ),
+    TlsEstablished(7, PEER, "TLSv1.3", "TLS_AES_128_GCM_SHA256", 0.0125): (
+        "DEBUG",
+        "connection 7 from 192.0.2.1:4000 speaks TLSv1.3 with TLS_AES_128_GCM_SHA256 after 0.013 s",
+    ),
+    CertificatesRejected(("/a",), "/a has no key"): (
+        "ERROR",
+        "new certificates will not do, and those from before are used on: /a has no key",
+    ),
+    RulesLoaded("/r", 2): ("INFO", "new rules decide (/r), with those of the settings 2 networks"),
     closed(Cause.MESSAGE_DEADLINE): (
         "INFO",
         END,
@@ -193,6 +216,41 @@ def test_repeated_refusals_are_limited_and_their_count_is_told_later() -> None:
         ("WARNING", f"{1000 - BURST} more lines like the last of ConnectionRefused (refused_total)"),
         ("INFO", "accepting goes on"),
     ]
+
+
+@pytest.mark.parametrize("event", [RefusalObserved(PEER, Cause.DENIED), SetupFailed(1, PEER, Cause.TLS_ERROR, "no")])
+def test_what_strangers_can_repeat_is_limited(event: Event) -> None:
+    log = Log()
+    log.of(*[event] * 1000)
+    assert len(log.lines.records) == BURST
+
+
+def test_failed_setups_are_limited_by_their_reason() -> None:
+    log = Log()
+    for reason in ("no shared cipher", "unknown ca"):
+        log.of(*[SetupFailed(1, PEER, Cause.TLS_ERROR, reason)] * 50)
+    assert len(log.lines.records) == 2 * BURST
+
+
+def test_failed_setups_whose_reasons_are_made_up_do_not_fill_the_log() -> None:
+    log = Log()
+    log.of(*[SetupFailed(1, PEER, Cause.PROXY_ERROR, f"the port is {port}") for port in range(10_000)])
+    assert len(log.lines.records) == MOST_REASONS + BURST
+
+
+def test_reason_of_a_failed_setup_is_one_line() -> None:
+    [(_, line)] = Log().of(SetupFailed(1, PEER, Cause.PROXY_ERROR, "it says a\nb\x1b[31m"))
+    assert line.endswith(r"it says a\nb\x1b[31m")
+
+
+@pytest.mark.parametrize("phase", [Phase.PROXY, Phase.TLS])
+@pytest.mark.parametrize("cause", [Cause.PROXY_ERROR, Cause.TLS_ERROR, Cause.SETUP_DEADLINE])
+def test_end_of_a_failed_setup_is_told_once(cause: Cause, phase: Phase) -> None:
+    assert len(Log().of(SetupFailed(1, PEER, cause, "why"), closed(cause, phase=phase))) == 1
+
+
+def test_end_by_a_broken_record_in_the_handler_has_its_line() -> None:
+    assert len(Log().of(closed(Cause.TLS_ERROR))) == 1
 
 
 def test_count_of_lines_left_out_is_told_at_the_stop() -> None:

@@ -86,6 +86,7 @@ class Field:
     label: str = ""
     value: str = ""
     is_summable: bool = True
+    is_least: bool = False
 
     @property
     def key(self) -> str:
@@ -118,6 +119,9 @@ class Board:
 
     def total(self, name: str) -> int:
         return self.dead.get(name, 0) + sum(row.get(name) for row in self._rows)
+
+    def least(self, name: str) -> int:
+        return min(filter(None, (row.get(name) for row in self._rows)), default=0)
 
     def histogram(self, name: str) -> Histogram:
         return Histogram((3, 0, 2, 0, 1), 71.25)
@@ -158,6 +162,18 @@ def test_gauge_is_a_sum_and_a_number_for_each_place() -> None:
 
 def test_field_that_cannot_be_summed_is_left_out() -> None:
     assert b"pid" not in exposition(Board(Row(pid=7)), [Field("pid", "gauge", is_summable=False)], BOUNDS, {})
+
+
+def test_gauge_of_which_the_least_counts_is_told_once_where_there_is_one() -> None:
+    field = Field("expiry", "gauge", is_summable=False, is_least=True)
+    types, samples = parse(
+        exposition(Board(Row(number=1, expiry=9), Row(number=2, expiry=7), Row()), [field], BOUNDS, {})
+    )
+    assert types["moorage_expiry"] == "gauge"
+    assert samples["moorage_expiry", labels()] == 7
+    assert not any(name.startswith("moorage_worker_expiry") for name, _ in samples)
+    _, samples = parse(exposition(Board(Row(number=1)), [field], BOUNDS, {}))
+    assert ("moorage_expiry", labels()) not in samples, "0 would be 1970, and raise an alarm"
 
 
 def test_histogram_adds_up_its_buckets() -> None:

@@ -13,6 +13,7 @@ from moorage.events import (
     EVENT_TYPES,
     AcceptPaused,
     Cause,
+    CertificatesRejected,
     ConnectionClosed,
     ConnectionOpened,
     ConnectionRefused,
@@ -23,11 +24,14 @@ from moorage.events import (
     HandlersCut,
     Phase,
     PoolSaturated,
+    RefusalObserved,
+    RulesRejected,
     SiblingsLeft,
     SubscriberRemoved,
+    TlsEstablished,
 )
 from moorage.processes.counting import Counting
-from moorage.processes.scoreboard import FIELDS, REFUSALS, Kind, Row, Scoreboard
+from moorage.processes.scoreboard import FIELDS, OBSERVED, REFUSALS, Kind, Row, Scoreboard
 
 PEER = ("192.0.2.1", 40000)
 OPENED = ConnectionOpened(1, PEER, ("192.0.2.2", 20000))
@@ -93,6 +97,12 @@ def test_refusal_counts_under_its_cause_and_is_no_connection(row: Row, events: E
     assert counted(row) == {f"refused:{cause}": 1}
 
 
+@pytest.mark.parametrize("cause", OBSERVED)
+def test_refusal_that_was_only_observed_is_none(row: Row, events: Events, cause: Cause) -> None:
+    events.emit(RefusalObserved(PEER, cause))
+    assert counted(row) == {f"observed:{cause}": 1}
+
+
 def test_every_cause_of_a_refusal_can_be_recorded_of_a_client_just_accepted() -> None:
     assert {Cause.REFUSED_TOTAL, Cause.REFUSED_CLIENT} <= set(REFUSALS)
     assert all(Phase.ACCEPTED in CAUSES[cause].phases for cause in REFUSALS)
@@ -108,6 +118,9 @@ def test_every_cause_of_a_refusal_can_be_recorded_of_a_client_just_accepted() ->
         (PoolSaturated(16, 3), {"saturated": 1}),
         (HandlerHeldHub("app.py", 3, "handle", 0.2, True, ""), {"held_hub": 1}),
         (SubscriberRemoved("one", ValueError()), {"subscribers_removed": 1}),
+        (TlsEstablished(1, PEER, "TLSv1.3", "TLS_AES_256_GCM_SHA384", 0.01), {"tls_handshakes": 1}),
+        (CertificatesRejected(("a",), "it will not do"), {"certificates_rejected": 1}),
+        (RulesRejected("a", "it will not do"), {"rules_rejected": 1}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Event) else "",
 )

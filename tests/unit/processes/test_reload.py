@@ -10,6 +10,7 @@ from moorage.config import Configuration, ListenerSettings
 from moorage.errors import BindError, SettingError
 from moorage.events import Events, ReloadFailed, ReloadFinished, SupervisorStarted, WorkerFailed
 from moorage.listener import Change, Listener, open_listeners
+from moorage.listener_files import ListenerFiles
 from moorage.processes.crew import Plan
 from moorage.processes.generation import Generation
 from moorage.processes.link import End, Go, Leave
@@ -17,6 +18,8 @@ from moorage.processes.reload import RESTART_ONLY, Reload
 from support.fake_processes import Stage, Story, plan_of
 
 ADDRESS = "127.0.0.1:0"
+#: stands for rules that were read again
+NEW: Any = object()
 
 
 @pytest.fixture
@@ -36,7 +39,8 @@ class AddedOne:
         if self.error is not None:
             raise self.error
         self.added = open_listeners([replace(settings[0], bind=ADDRESS)])
-        return Change([*current, *self.added], self.added, [], ["v6only of [::]:25"])
+        kept = [(listener, settings[0], ListenerFiles(rules=NEW)) for listener in current]
+        return Change([*current, *self.added], self.added, [], ["v6only of [::]:25"], kept)
 
 
 class Trouble:
@@ -89,7 +93,7 @@ class Trouble:
     # At the very end
 
     def listener_that_takes_no_option(self) -> None:
-        def refuse(settings: ListenerSettings) -> None:
+        def refuse(settings: ListenerSettings, files: ListenerFiles | None = None) -> None:
             raise OSError("not permitted")
 
         self.stage.listeners[0].apply = refuse  # type: ignore[method-assign]  # this one listener
@@ -147,6 +151,7 @@ def test_reload_that_fails_anywhere_changes_nothing(
         assert (status["generation"], status["reloading"], stage.tokens.limit) == (1, False, 1024)
         assert all(worker.is_alive and worker.heard() == [] for worker in old)
         assert stage.listeners[0].fileno() >= 0
+        assert stage.listeners[0].rules is None
         assert [listener.fileno() for listener in trouble.change.added] in ([], [-1])
         new = [worker for worker in stage.system.workers[2:] if worker.is_alive]
         assert all(worker.heard() == [End()] for worker in new)
@@ -186,6 +191,7 @@ def test_reload_after_one_that_failed_begins_anew(stage: Stage) -> None:
         yield 0
 
     assert stage.play(story, change=trouble.change) == 0
+    assert stage.listeners[0].rules is NEW
     assert [event.unchanged for event in stage.sink.of(ReloadFinished)] == [("v6only of [::]:25",)]
     assert len(stage.sink.of(SupervisorStarted)) == 1
 
@@ -204,13 +210,16 @@ class Alone:
         )  # fmt: skip
         self.reload = Reload(
             self.old, reread=lambda: plan_of(ADDRESS, **{"workers": 2, **settings}),
-            change=lambda current, wanted: Change(list(current), [], [], []), make=self.make,
+            change=self.change, make=self.make,
             set_up=lambda configuration: self.set_up.append(configuration.server.max_connections),
             done=lambda reload: None, failed=pytest.fail,
         )  # fmt: skip
         with pytest.raises(Made):
             self.reload.begin()
         self.plan, self.count = self.made[0]
+
+    def change(self, current: Sequence[Listener], wanted: Sequence[ListenerSettings]) -> Change:
+        return Change(list(current), [], [], [], [(one, wanted[0], ListenerFiles(rules=NEW)) for one in current])
 
     def make(self, plan: Plan, listeners: Sequence[Listener], count: int) -> Generation:
         self.made.append((plan, count))
@@ -254,3 +263,11 @@ def test_reload_sets_the_process_of_a_new_worker_up_before_it_loads(stage: Stage
     assert alone.set_up == []
     alone.plan.load()
     assert alone.set_up == [9]
+
+
+def test_reload_gives_a_new_worker_what_was_read_and_the_supervisor_keeps_the_old(stage: Stage) -> None:
+    alone = Alone(stage, nodelay=False)
+    [listener] = stage.listeners
+    assert (listener.rules, listener.settings.nodelay) == (None, True)
+    alone.plan.load()  # as in a worker, whose listener is a copy
+    assert (listener.rules, listener.settings.nodelay) == (NEW, False)

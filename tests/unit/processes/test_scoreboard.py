@@ -284,6 +284,15 @@ def test_fields_of_one_name_are_told_apart_by_one_label_and_say_the_same() -> No
         assert len(siblings) == 1 or all(field.label and field.value for field in siblings)
 
 
+def test_least_is_that_of_the_rows_that_have_one() -> None:
+    board = Scoreboard(rows=4)
+    assert board.least("certificate_expiry") == 0
+    for moment in (0, 9, 7):
+        board.allot().set("certificate_expiry", moment)
+    assert board.least("certificate_expiry") == 7
+    board.close()
+
+
 def test_key_of_a_field_with_a_label_has_its_value() -> None:
     assert Field("ended", Kind.COUNTER, "", "cause", "idle").key == "ended:idle"
     assert Field("open", Kind.GAUGE, "").key == "open"

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from moorage.admission import client_key
 from moorage.config.resolve import combine, from_arguments
 from moorage.connection import Connection
+from moorage.deadline import monotonic
 from moorage.errors import TargetError
 from moorage.listener import open_listeners
 from moorage.processes.link import Drain, End, Failed, Go, Leave, Message, Ready, Reopen, make_links
@@ -27,6 +29,7 @@ from moorage.processes.stacks import StackFile
 from moorage.processes.target import load
 from moorage.processes.tokens import Tokens
 from moorage.processes.worker import Order, work
+from moorage.rates import SharedRates
 from moorage.server import Server
 from support.sockets import PATIENCE, receive
 from support.waiting import eventually
@@ -79,6 +82,7 @@ class Child:
         self.scoreboard = Scoreboard(rows=2, clients=16)
         self.row = self.scoreboard.allot()
         self.tokens = Tokens(self.configuration.server.max_connections)
+        self.rates = SharedRates()
         self.link, self._theirs = make_links()
         self.stacks = StackFile()
         self.told = Told()
@@ -115,6 +119,7 @@ class Child:
             stacks=self.stacks.fd,
             reopen_logs=lambda: self.told("reopened"),
             close=self.link.close,
+            rates=self.rates,
         )
 
     def boot(self) -> "Child":
@@ -166,7 +171,14 @@ class Child:
         for listener in self.listeners:
             listener.close()
         closes = [each.close for each in (self.link, self._theirs)]
-        for close in (*closes, self.scoreboard.close, self.tokens.close, self.stacks.close, self.told.close):
+        for close in (
+            *closes,
+            self.scoreboard.close,
+            self.tokens.close,
+            self.rates.close,
+            self.stacks.close,
+            self.told.close,
+        ):
             close()
 
 
@@ -533,6 +545,28 @@ def test_limit_of_each_client_counts_in_the_row(make: Callable[..., Child]) -> N
             assert is_cut(second)
         assert child.row.get("refused:refused_client") == 1
         assert ask(first) == b"hello"
+
+
+def test_rates_are_those_that_were_made_before_the_fork(make: Callable[..., Child]) -> None:
+    """What a worker takes is taken from all."""
+    child = make(client_rate=0.001, client_burst=2, accept_rate=0.001, accept_burst=1000).serve()
+    key = client_key(("127.0.0.1", 1))
+    assert key is not None
+    assert child.rates.client_rates(0.001, 2).take(key, monotonic()) == 0.0
+    with child.connect() as first, child.connect() as second:
+        assert ask(first) == b"hello"
+        assert is_cut(second)
+    assert child.row.get("refused:refused_rate") == 1
+    left = child.rates.rate(0.001, 1000)
+    assert sum(left.take(monotonic()) == 0.0 for _ in range(1000)) == 999, "who was refused has left his turn"
+
+
+def test_expiry_of_the_first_certificate_is_in_the_row(make: Callable[..., Child]) -> None:
+    child = make(bind=[ANY, "127.0.0.2:0", "127.0.0.3:0"])
+    for listener, expires in zip(child.listeners, (2000000000.5, 1900000000.5, None), strict=True):
+        listener.certificates = None if expires is None else SimpleNamespace(expires=expires)  # type: ignore[assignment]  # all that is asked
+    child.serve()
+    eventually(lambda: child.row.get("certificate_expiry") == 1900000000)
 
 
 # What the parent left, and what the child leaves

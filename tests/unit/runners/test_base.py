@@ -59,3 +59,38 @@ def test_notify_does_not_hide_a_call_that_raises() -> None:
 
     with pytest.raises(ZeroDivisionError):
         make(Smallest).notify([fail])
+
+
+def test_offloaded_steps_take_one_turn_of_the_watch_each() -> None:
+    runner, made = make(Smallest), []
+    watch: Any = runner._watch
+    for name in "abc":
+        runner.offload(lambda name=name: made.append(name), lambda name=name: made.append(name.upper()))  # type: ignore[misc]  # cannot infer
+    assert made == []
+    for whole in ("aA", "aAbB", "aAbBcC"):
+        watch.calls.pop(0)()
+        assert "".join(made) == whole
+    assert watch.calls == []
+
+
+def test_step_that_is_offloaded_when_the_others_are_done_is_made_too() -> None:
+    runner, made = make(Smallest), []
+    watch: Any = runner._watch
+    runner.offload(lambda: made.append(1), lambda: runner.offload(lambda: made.append(2), lambda: made.append(3)))
+    watch.run_calls()
+    assert made == [1, 2, 3]
+
+
+def test_steps_go_on_while_one_that_was_done_turns_the_watch() -> None:
+    made: list[str] = []
+    runner = make(Smallest)
+    watch: Any = runner._watch
+
+    def wait_as_an_inline_handler() -> None:
+        watch.run_calls()
+        made.append("left")
+
+    runner.offload(lambda: made.append("one"), wait_as_an_inline_handler)
+    runner.offload(lambda: made.append("two"), lambda: None)
+    watch.run_calls()
+    assert made == ["one", "two", "left"]

@@ -250,3 +250,107 @@ def test_full_pool_is_not_said_again_before_the_minute_is_over(floor: Any) -> No
     one.watch.pass_time(0.01)
     one.submit()
     assert len(one.sink.of(PoolSaturated)) == 2
+
+
+class Gate:
+    """Steps that wait until they may go on, and how many of them were under way at once."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.entered: list[str] = []
+        self._inside = 0
+        self.most = 0
+        self._lock = threading.Lock()  # guards the three above
+
+    def step(self) -> None:
+        with self._lock:
+            self.entered.append(threading.current_thread().name)
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        assert self.may_go.wait(SOON)
+        with self._lock:
+            self._inside -= 1
+
+
+def come_back(one: Any, done: list[int], count: int) -> None:
+    """Turn the watch until so many steps have come back."""
+
+    def is_done() -> bool:
+        one.watch.run_calls()
+        return len(done) == count
+
+    eventually(is_done)
+
+
+def test_offloaded_step_comes_back_to_the_watch(floor: Any) -> None:
+    one, gate, done = floor(threads=1), Gate(), []
+    gate.may_go.set()
+    one.runner.offload(gate.step, lambda: done.append(threading.current_thread()))
+    eventually(lambda: one.watch.calls)
+    assert done == []
+    one.watch.run_calls()
+    assert done == [threading.current_thread()]
+    assert gate.entered[0].startswith("moorage-setup-")
+
+
+@pytest.mark.parametrize(("threads", "cpus", "at_once"), [(1, 8, 1), (7, 8, 1), (8, 8, 2), (400, 8, 8), (16, None, 1)])
+def test_steps_have_a_quarter_as_many_threads_as_handlers_and_no_more_than_cpus(
+    floor: Any, monkeypatch: pytest.MonkeyPatch, threads: int, cpus: int | None, at_once: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    assert floor(threads=threads).runner._handshakes.limit == at_once
+
+
+def test_steps_beyond_their_threads_wait_in_order(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    one, gate, done = floor(threads=8), Gate(), []
+    for number in range(6):
+        one.runner.offload(gate.step, lambda number=number: done.append(number))
+    eventually(lambda: len(gate.entered) == 2)
+    gate.may_go.set()
+    come_back(one, done, 6)
+    assert gate.most == 2
+    assert sorted(done) == list(range(6))
+
+
+def test_steps_are_made_while_every_thread_has_a_handler(floor: Any) -> None:
+    one, gate, done = floor(threads=1), Gate(), []
+    one.submit()
+    eventually(lambda: one.served)
+    gate.may_go.set()
+    one.runner.offload(gate.step, lambda: done.append(1))
+    come_back(one, done, 1)
+    assert not one.may_leave.is_set()
+
+
+def test_step_is_made_by_the_watch_when_the_system_has_no_more_threads(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one, gate, done = floor(threads=1), Gate(), []
+    gate.may_go.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        one.runner.offload(gate.step, lambda: done.append(1))
+    one.watch.run_calls()
+    assert done == [1]
+    assert gate.entered == [threading.current_thread().name]
+
+
+def test_thread_of_a_step_belongs_to_the_runner(floor: Any) -> None:
+    one, seen = floor(threads=1), []
+    one.runner.offload(lambda: seen.append(one.runner.has_this_thread()), lambda: None)
+    eventually(lambda: seen)
+    assert seen == [True]
+
+
+def test_stop_waits_for_steps_too(floor: Any) -> None:
+    one, gate = floor(threads=1), Gate()
+    one.runner.offload(gate.step, lambda: None)
+    eventually(lambda: gate.entered)
+    [stack] = one.runner.stop(0)
+    assert stack.startswith("moorage-setup-1:\n")
+    gate.may_go.set()
+    assert one.runner.stop(SOON) == []

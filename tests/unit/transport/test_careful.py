@@ -10,6 +10,7 @@ import pytest
 from moorage.errors import ConnectionEnded, Incomplete, TooLarge
 from moorage.events import Cause
 from moorage.runners.waiters import PlainWaiter
+from moorage.transport.careful import FIRST_LOOK
 from support.clock import FakeClock
 from support.sockets import PATIENCE, read_all, receive, shrink
 from support.streams import Ends, ScriptedWaiter, ends
@@ -350,19 +351,32 @@ def test_peer_that_stops_reading_is_ended(clock: FakeClock, script: ScriptedWait
         assert clock.now == 1030
 
 
+def test_peer_whose_kernel_takes_a_little_more_at_first_does_not_get_the_time_twice(
+    clock: FakeClock, script: ScriptedWaiter
+) -> None:
+    with ends(waiter=script, write_timeout=30) as both:
+        shrink(both.peer)
+        both.fill_the_way()
+        script.then(lambda: receive(both.peer, 56 * 1024), after=0.25)
+        with pytest.raises(ConnectionEnded):
+            both.stream.sendall(BIG)
+        assert clock.now == 1030.25
+
+
 def test_peer_that_reads_slowly_is_not_cut(clock: FakeClock, script: ScriptedWaiter) -> None:
     """Three times the deadline in all, and far too little each time for `poll` to say writable."""
     with ends(waiter=script, write_timeout=30) as both:
         shrink(both.peer)  # so that most of it waits on our side
         both.fill_the_way()
         steps = 3
+        script.then(after=FIRST_LOOK)
         for _ in range(steps):
             script.then(lambda: receive(both.peer, 56 * 1024), after=20)
             script.then(after=10)
         with pytest.raises(ConnectionEnded) as caught:
             both.stream.sendall(BIG)
         assert caught.value.cause is Cause.WRITE_STALLED
-        assert clock.now == 1000 + 30 * (steps + 1)
+        assert clock.now == 1000 + FIRST_LOOK + 20 + 30 * steps
         assert both.stream.bytes_sent == 0, "this peer was to read too little for `poll`"
 
 
