@@ -30,7 +30,10 @@ LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 
 STATUSES = (
     ("0", "a stop that was asked for; connections cut at `drain_timeout` are one warning with their count"),
-    ("1", "the server failed after its start, or its workers cannot boot"),
+    (
+        "1",
+        "the server failed after its start, or its workers cannot boot; `moorage doctor` has found errors or warnings",
+    ),
     ("2", "the operator's mistake, found before serving: one sentence on standard error says what and where"),
     ("the program's", "under `moorage run`, once the program has begun"),
 )
@@ -42,7 +45,8 @@ The same name everywhere: `max_connections=` in Python and in TOML, `--max-conne
 `Server` takes its arguments alone. `moorage check` prints what is in force and where it comes from.
 
 Times are seconds, sizes bytes; as text also `500ms`, `30s`, `5m`, `2h`, `1d` and `64KiB`, `8MiB`, `1GiB`.
-`off` and `none` say None, where a setting takes it; flags of on/off settings are `--nodelay` and
+Lists have blanks between their words, are lists in TOML and Python, or are given several times: as flags, and after
+an address (`A,allow=X,allow=Y`). `off` and `none` say None, where a setting takes it; flags of on/off settings are `--nodelay` and
 `--no-nodelay`, elsewhere they are `on` and `off`.
 
 The file is the one of `--config` or `MOORAGE_CONFIG`, else `moorage.toml` in the working directory, else
@@ -209,7 +213,9 @@ def metrics_page() -> str:
 def _metric_rows() -> Iterator[tuple[str, ...]]:
     """Read from what a server with one worker tells: then the names are those."""
     board = Scoreboard(rows=1)
-    board.allot().set("number", 1)
+    row = board.allot()
+    row.set("number", 1)
+    row.set("certificate_expiry", 1)  # which is not told without a certificate
     told = exposition(board, FIELDS, BOUNDS, {"name": "", "version": "", "runner": ""}).decode()
     board.close()
     for part in told.removeprefix("# HELP ").split("\n# HELP "):

@@ -20,7 +20,16 @@ GROUND = ["errors", "deadline", "timers", "events", "config"]
 ORDER = [
     *GROUND,
     # what has a twin, and what chooses between them, lies below the rest of its room
-    *["state", "home", "transport/waiter", "transport/proxy_header", "transport/stream", "transport/file", "lifecycle", "hub/loop"],
+    *[
+        "state",
+        "home",
+        "transport/waiter",
+        "transport/proxy_header",
+        "transport/stream",
+        "transport/file",
+        "lifecycle",
+        "hub/loop",
+    ],
     *["_native", "twins"],
     *["hub/parking", "hub/hold", "hub/watchdog"],
     *["transport", "admission", "watch", "interrupts", "occupant"],

@@ -244,18 +244,21 @@ class Arrival:
             self._pass_on()
 
     def _refuse(self, cause: Cause) -> None:
-        """As the acceptor refuses others: with a reset, or a message where clear text is spoken, or without a word."""
+        """As the acceptor refuses others: by a message where clear text is spoken, a reset, or without a word.
+
+        Who gets no message does not linger: a flood through a load balancer would hold every place.
+        """
         settings, guest = self._setup.settings, self._guest
-        if cause is not Cause.DENIED and settings.overflow == "reset":
-            self._stop_waiting()
-            guest.record(cause)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            guest.release()
-            return
-        if cause is not Cause.DENIED and not self._setup.is_tls:
+        if cause is not Cause.DENIED and settings.overflow_message and not self._setup.is_tls:
             self._unsent = settings.overflow_message
             self._send_some()
-        self._end(cause)
+            self._end(cause)
+            return
+        self._stop_waiting()
+        guest.record(cause)
+        if cause is not Cause.DENIED and settings.overflow == "reset":
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        guest.release()
 
     # The TLS handshake
 

@@ -10,24 +10,26 @@ Holder    the handler's thread while it runs, the Watch while there is none.
 """
 
 import socket
-import ssl
 import struct
 import threading
 from dataclasses import replace
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from .config import plain_address
 from .deadline import monotonic, soonest
 from .errors import ConnectionEnded, HandlerStopped
 from .events import Address, Cause, ConnectionClosed, Phase, RefusalObserved, SetupFailed, TlsEstablished
 from .home import Home, Ticket
-from .setup_reasons import why
 from .state import DETACHED, HANDLER, LINGERING, NEXT, WAITING
 from .transport.socketlike import SocketLike
 from .transport.stream import MSG_DONTWAIT, MSG_PEEK
-from .transport.tls import Session, TlsInfo
 from .transport.waiter import Waiter
 from .twins import Lifecycle
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .transport.tls import Session, TlsInfo
 
 FAREWELL = 1.0  # seconds in which a handler may still write after a read-side deadline
 SWALLOWED = 100  # ends that a handler may swallow before it is stopped: no honest retry loop is longer
@@ -61,7 +63,7 @@ class Connection(SocketLike, Lifecycle):
         return plain_address(self._sock.getsockname())
 
     @property
-    def tls(self) -> TlsInfo | None:
+    def tls(self) -> "TlsInfo | None":
         """What TLS says of the peer; None while the connection is plain."""
         return None if self._tls is None else self._tls.info
 
@@ -98,7 +100,7 @@ class Connection(SocketLike, Lifecycle):
                 if self._tls is None or not self._say_end():  # what is left of that `finish` gives to the Watch
                     self._interrupt(socket.SHUT_WR)
 
-    def start_tls(self, context: ssl.SSLContext | None = None, *, server_hostname: str | None = None) -> None:
+    def start_tls(self, context: "ssl.SSLContext | None" = None, *, server_hostname: str | None = None) -> None:
         """Go on in TLS, as after a STARTTLS: shakes hands within `setup_timeout`, with the listener's certificate.
 
         Raises `ConnectionEnded` when that fails, or when anything had been read ahead: such plain text is not the
@@ -109,7 +111,7 @@ class Connection(SocketLike, Lifecycle):
         session, begun = self._make_session(context, server_hostname), monotonic()
         try:
             if self._buffer:
-                raise ssl.SSLError(1, f"{len(self._buffer)} bytes of plain text came before the handshake")
+                raise session.failure(1, f"{len(self._buffer)} bytes of plain text came before the handshake")
             self._shake_hands(session, self._home.settings.setup_timeout)
         except ConnectionEnded:
             raise
@@ -245,7 +247,9 @@ class Connection(SocketLike, Lifecycle):
 
     # TLS
 
-    def _make_session(self, context: ssl.SSLContext | None, server_hostname: str | None) -> Session:
+    def _make_session(self, context: "ssl.SSLContext | None", server_hostname: str | None) -> "Session":
+        from .transport.tls import Session
+
         if context is None:
             if self._certificates is None:
                 raise ValueError("start_tls() needs a certificate: set tls_cert of the listener, or give a context")
@@ -254,6 +258,10 @@ class Connection(SocketLike, Lifecycle):
 
     def _fail_setup(self, error: OSError) -> NoReturn:
         """The handshake failed: end, and say why, unless the peer has just gone."""
+        import ssl
+
+        from .setup_reasons import why
+
         late = isinstance(error, TimeoutError)
         cause = Cause.SETUP_DEADLINE if late else Cause.TLS_ERROR if isinstance(error, ssl.SSLError) else Cause.RESET
         has_left = self.cause is Cause.PEER_CLOSED or cause is Cause.RESET

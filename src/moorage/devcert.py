@@ -44,7 +44,7 @@ def make(names: Sequence[str], folder: str, force: bool) -> list[str]:
         _write(folder, CA, authority.cert_pem.bytes(), 0o644, force)
     except OSError as error:
         raise OperatorError(
-            f"devcert cannot write {error.filename or folder} ({error.strerror}): name another folder with --out"
+            f"devcert cannot write {error.filename or folder} ({error.strerror}): name another folder with --folder"
         ) from None
     return list(_story(names, folder))
 
@@ -70,7 +70,7 @@ def _check_absent(folder: str) -> None:
     for name in (CA, CERT, KEY):
         path = os.path.join(folder, name)
         if os.path.lexists(path):
-            raise OperatorError(f"{path} exists: name another folder with --out, or replace the files with --force")
+            raise OperatorError(f"{path} exists: name another folder with --folder, or replace the files with --force")
 
 
 def _sign(names: Sequence[str]) -> "tuple[trustme.CA, trustme.LeafCert]":

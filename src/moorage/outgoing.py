@@ -12,11 +12,10 @@ import errno
 import itertools
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .calls import in_thread, sleep
 from .config import Address, parse_address, plain_address
@@ -30,7 +29,11 @@ from .hub.parking import this_loop
 from .runners.waiters import PlainWaiter
 from .state import NEXT
 from .transport.stream import WRITE
-from .transport.tls import Session
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .transport.tls import Session
 
 KIB = 1024
 #: one of several addresses gets an equal share of the time that is left, but at least this (as in Go's net.Dial)
@@ -65,14 +68,13 @@ def connect(
     write_timeout: float | None = None,
     line_limit: int = Limits.line_limit,
     message_limit: int = Limits.message_limit,
-    tls: bool | ssl.SSLContext = False,
+    tls: "bool | ssl.SSLContext" = False,
     server_name: str | None = None,
 ) -> Connection:
     """Connect to `"host:port"`, `"[v6]:port"`, `"unix:/path"`, or an address as the socket module has it.
 
     Works in handlers under every runner and outside of them.  The caller closes it, best by `with`; no limit of
     the server holds for it, only those given here.  A `deadline()` of the handler's connection counts, too.
-
     With `tls` the handshake is part of it: True verifies the server's certificate against what this system trusts, a
     context of your own says otherwise.  `server_name` is whom the certificate must name: the host of the address.
 
@@ -80,31 +82,17 @@ def connect(
     as `ssl.SSLCertVerificationError`.
     """
     name, find = _read(address)
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be above zero, or None, not {timeout!r}")
     limits = Limits(
-        idle_timeout=idle_timeout,
-        message_timeout=message_timeout,
-        write_timeout=write_timeout,
-        line_limit=line_limit,
-        message_limit=message_limit,
-    )
-    deadline = Deadline(timeout)
-    found = served()
-    if found is not None:
-        deadline.at = soonest(deadline.at, found[1]._until)
+        idle_timeout=idle_timeout, message_timeout=message_timeout, write_timeout=write_timeout,
+        line_limit=line_limit, message_limit=message_limit,
+    )  # fmt: skip
+    deadline = _deadline(timeout)
     try:
         made = _first(find(deadline), limits, deadline, nodelay)
     except OSError as error:
         raise _named(error, name) from error
     if tls:
-        try:
-            made.begin_tls(None if tls is True else tls, server_name or _host(address), deadline)
-        except ssl.SSLError as error:  # told as it is, with all that it knows of the certificate
-            error.strerror = f"cannot connect to {name}: {error.strerror or error}"
-            raise
-        except OSError as error:
-            raise _named(error, name) from error
+        made.begin_tls(None if tls is True else tls, server_name or _host(address), deadline, name)
     return made
 
 
@@ -137,11 +125,20 @@ class Outgoing(Connection):
             raise OSError(code, os.strerror(code))
         self._sock.setblocking(True)
 
-    def begin_tls(self, context: ssl.SSLContext | None, server_name: str | None, deadline: Deadline) -> None:
-        """Shake hands with its peer."""
+    def begin_tls(
+        self, context: "ssl.SSLContext | None", server_name: str | None, deadline: Deadline, name: str
+    ) -> None:
+        """Shake hands with its peer, which errors call by this name."""
+        session = None
         try:
             session = self._make_session(context, server_name)
             self._shake_hands(session, deadline.remaining())
+        except OSError as error:
+            self.close()
+            if session is not None and isinstance(error, session.failure):  # as it is, with all that it knows
+                error.strerror = f"cannot connect to {name}: {error.strerror or error}"
+                raise
+            raise _named(error, name) from error
         except BaseException:
             self.close()
             raise
@@ -161,7 +158,11 @@ class Outgoing(Connection):
                 return
         self.release()
 
-    def _make_session(self, context: ssl.SSLContext | None, server_hostname: str | None) -> Session:
+    def _make_session(self, context: "ssl.SSLContext | None", server_hostname: str | None) -> "Session":
+        import ssl
+
+        from .transport.tls import Session
+
         context = context or ssl.create_default_context()
         return Session(context, server_hostname=server_hostname, server_side=False)
 
@@ -216,6 +217,16 @@ class _Abroad:
 
     def linger(self, sock: Any, release: Callable[[], None], rest: bytes = b"", /) -> None:
         release()
+
+
+def _deadline(timeout: float | None) -> Deadline:
+    """Of one `connect`: no later than that of the calling handler."""
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be above zero, or None, not {timeout!r}")
+    deadline, found = Deadline(timeout), served()
+    if found is not None:
+        deadline.at = soonest(deadline.at, found[1]._until)
+    return deadline
 
 
 def _first(targets: list[Target], limits: Limits, deadline: Deadline, nodelay: bool) -> Outgoing:

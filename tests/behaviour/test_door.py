@@ -1,5 +1,6 @@
 """Who may come in: what clients see of rules, rates and shedding, and that the numbers say the same."""
 
+import os
 import re
 import select
 import signal
@@ -276,6 +277,7 @@ def test_newcomer_takes_the_place_of_the_longest_idle(house: Open, overflow: str
     assert [client.receive(1) for client in clients] == [b"!"] * 3
     for client in (clients[1], clients[0], clients[2]):  # the second was idle for longest, then the first
         assert client.ask(b"here") == b"here"
+        assert client.hears_nothing(0.1), "its handler waits again before that of the next is asked"
     assert not select.select(clients, [], [], 0.3)[0]
     newcomers = [opened.client()]
     assert newcomers[0].receive(1) == b"!"
@@ -411,10 +413,15 @@ def served(client: socket.socket) -> int:
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_rate_of_a_client_is_true_over_all_workers_and_survives_a_reload(start: Start, come: Come, runner: str) -> None:
     server = start("--runner", runner, "--client-rate", "1/h", "--client-burst", "20")
+    pids = [int(server.hear(r"worker \d \((\d+)\) is ready")[1]) for _ in range(2)]
     address = server.address()
-    first = [served(come(address)) for _ in range(60)]
-    assert sum(map(bool, first)) == 20
-    assert len({*first}) == 3, "both workers, and nobody"
+    first: list[int] = []
+    for stopped in pids:  # so that each of them takes ten
+        os.kill(stopped, signal.SIGSTOP)
+        first += [served(come(address)) for _ in range(10)]
+        os.kill(stopped, signal.SIGCONT)
+    assert sorted(first) == sorted(pids * 10)
+    assert not any(served(come(address)) for _ in range(40))
     assert server.counted()["refused:refused_rate"] == 40
     server.signal(signal.SIGHUP)
     server.hear("reloaded after")

@@ -54,7 +54,8 @@ def test_server_stops_for_a_handler(house: Open, verb: str) -> None:
 
     opened = house(Stop)
     client = opened.client()
-    assert client.rest() == b"stopping"
+    assert client.receive(8) == b"stopping"
+    assert client.is_cut()
     assert Background(opened.server.serve_forever).result() is None
     assert opened.server.fileno() == -1
 

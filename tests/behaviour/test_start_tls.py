@@ -211,6 +211,7 @@ def test_handshake_that_fails_is_an_event(house: Open) -> None:
     client = asked(opened)
     client.sendall(b"GET / HTTP/1.0\r\n\r\n")
     failed = opened.setup_failure()
+    client.close()
     assert failed.cause is Cause.TLS_ERROR
     assert "HTTP" in failed.reason
     assert failed.id == opened.end().id
@@ -222,6 +223,7 @@ def test_client_that_does_not_trust_the_certificate_ends_it(house: Open) -> None
     client.secure(ssl.create_default_context())
     with pytest.raises(ssl.SSLCertVerificationError):
         client.wait_for_handshake()
+    client.close()
     assert opened.cause() is Cause.TLS_ERROR
     assert opened.is_quiet()
 

@@ -135,9 +135,9 @@ def shake_hands(
     client.check_hostname = client.check_hostname and name is not None
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
-    answering = server.wrap_bio(to_server, to_client, server_side=True)
-    if isinstance(server, Context):  # as a Session does
-        answering.context = server.for_name(name.encode("idna").decode() if name else None)
+    sent = None if name is None else name.encode("idna").decode()
+    chosen = server.for_name(sent) if isinstance(server, Context) else server  # as transport/tls does
+    answering = chosen.wrap_bio(to_server, to_client, server_side=True)
     waiting = [asking, answering]
     for _ in range(10):
         waiting = [end for end in waiting if not _is_done(end)]

@@ -3,8 +3,9 @@
 Owns      the axes; a test that takes `place`, `house`, `journal` or `latch` runs for each combination.
 Promises  `@pytest.mark.runners(...)`, `families(...)` and `security(...)` narrow an axis where a behaviour
           has no meaning elsewhere; a further axis is one more line in `AXES`.
-Why       TLS over a family other than TCP4 is left to `make test-full`: what TLS does with a socket is the same for
-          all, but where a mark names families for it: `@pytest.mark.tls_families("tcp4", "unix")`.
+Why       TLS is left to `make test-full` but for two runners over TCP4 (and the contract of runners, which has all
+          four): what it does with a socket is the same everywhere, and time is short.  Marks say otherwise:
+          `@pytest.mark.tls_families("tcp4", "unix")`, `tls_runners(...)`.
 """
 
 import contextlib
@@ -25,7 +26,8 @@ AXES = {
     "families": ("tcp4", "tcp6", "unix"),
     "security": ("plain", "tls"),
 }
-QUICK_TLS = ("tcp4",)
+#: those of TLS that belong to `make test`: mark that says otherwise, and its values
+QUICK_TLS = {"tls_runners": ("threads", "fibers"), "tls_families": ("tcp4",)}
 
 FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
     "ignore:runner 'forks' in a process with other threads:RuntimeWarning"
@@ -35,16 +37,25 @@ FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
 def pytest_configure(config: pytest.Config) -> None:
     for axis, values in AXES.items():
         config.addinivalue_line("markers", f"{axis}(*names): show the behaviour only for these of {', '.join(values)}")
-    config.addinivalue_line("markers", "tls_families(*names): over TLS these belong to `make test`, too")
+    for mark in QUICK_TLS:
+        config.addinivalue_line(
+            "markers", f"{mark}(*names): over TLS these are shown by `make test`, others by test-full"
+        )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" not in metafunc.fixturenames:
         return
     chosen = [_narrowed(metafunc, axis, values) for axis, values in AXES.items()]
-    quick = _narrowed(metafunc, "tls_families", QUICK_TLS)
+    runners, families = (_narrowed(metafunc, mark, values) for mark, values in QUICK_TLS.items())
     places = [Place(*values) for values in itertools.product(*chosen)]
-    metafunc.parametrize("place", [pytest.param(place, marks=_marks(place, quick), id=str(place)) for place in places])
+    shown = [
+        (place, place.security == "tls" and not (place.runner in runners and place.family in families))
+        for place in places
+    ]
+    metafunc.parametrize(
+        "place", [pytest.param(place, marks=_marks(place, full), id=str(place)) for place, full in shown]
+    )
 
 
 def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,9 +63,9 @@ def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> 
     return values if mark is None else mark.args
 
 
-def _marks(place: Place, quick_tls: tuple[str, ...]) -> list[pytest.MarkDecorator]:
+def _marks(place: Place, is_full: bool) -> list[pytest.MarkDecorator]:
     marks = [FORKS_BESIDE_THREADS] if place.runner == "forks" else []
-    if place.security == "tls" and place.family not in quick_tls:
+    if is_full:
         marks.append(pytest.mark.full)
     if place.family == "tcp6" and not has_ipv6():
         marks.append(pytest.mark.skip(reason="this host has no IPv6 loopback"))

@@ -24,7 +24,7 @@ __all__ = ["NAME", "TlsClient", "Truncated", "trusting"]
 NAME = "localhost"  # whom clients ask for
 RECORD = 17_000  # a record of the largest size, with what is around it
 TICKETS = 4096  # of TLS 1.3, which nobody reads; unread they would make a reset of a close
-PATIENCE = 2.0  # for the handshake of a client that leaves, when it has something to say still
+PATIENCE = 2.0  # for tickets, and for the handshake of a client that leaves when it has something to say still
 
 
 @functools.cache
@@ -86,6 +86,7 @@ class TlsClient(Client):
                 if not data:
                     raise Truncated("in the handshake")
                 self._in.write(data)
+            self._await_tickets()
             with self._sending:
                 queued, self._queued = self._queued or [], None
                 self._settled.set()
@@ -106,6 +107,12 @@ class TlsClient(Client):
             return False
         finally:
             super().sendall(self._out.read())  # an alert, too
+
+    def _await_tickets(self) -> None:
+        """Of TLS 1.3; by then the server, too, knows that the handshake is done, and a close leaves nothing unread."""
+        assert self._session is not None
+        if self._session.version() == "TLSv1.3" and select.select([self], [], [], PATIENCE)[0]:
+            self._in.write(super().recv(CHUNK))
 
     def wait_for_handshake(self) -> None:
         """Until it is done; raises what went wrong."""

@@ -168,6 +168,15 @@ def test_claimed_client_above_a_limit_gets_the_message(place: Any, cause: Cause)
     assert read_all(one.peer) == b"busy"
 
 
+def test_claimed_client_above_a_limit_does_not_linger_when_there_is_nothing_to_tell(place: Any) -> None:
+    one = place("required", door=FakeDoor(Cause.REFUSED_RATE)).arrive()
+    one.send(HEADER)
+    assert one.place.watch.lingering == []
+    assert one.ticket.given_back == 1
+    one.left(Cause.REFUSED_RATE)
+    assert read_all(one.peer) == b""
+
+
 def test_clear_text_is_not_said_where_tls_is_spoken(place: Any) -> None:
     door = FakeDoor(Cause.REFUSED_CLIENT)
     one = place("required", tls=True, door=door, overflow="refuse", overflow_message=b"busy").arrive()

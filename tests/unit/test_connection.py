@@ -642,7 +642,8 @@ def test_peer_is_told_the_end_by_close_notify() -> None:
 
 def test_peer_that_has_said_its_end_gets_ours() -> None:
     with secured() as one:
-        leaving = Running(one.peer.unwrap)  # waits for our close_notify
+        peer: Any = one.peer
+        leaving = Running(peer.unwrap)  # waits for our close_notify
         assert one.connection.recv(10) == b""
         one.connection.finish()
         leaving.result()

@@ -87,7 +87,7 @@ def test_openssl_verifies_it_against_the_authority(tmp_path: Path) -> None:
 def test_file_that_exists_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     assert refusal([], tmp_path) == (
-        f"{tmp_path}/{name} exists: name another folder with --out, or replace the files with --force"
+        f"{tmp_path}/{name} exists: name another folder with --folder, or replace the files with --force"
     )
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "mine"

@@ -584,7 +584,10 @@ def test_certificate_must_name_the_host_of_the_address(strands: Strands, listene
     with tls_echo(listener) as serving:
         assert call(strands, lambda: _ask(("localhost", listener.getsockname()[1]), client_context())) == b"question\n"
         serving.result()
-    with tls_echo(listener) as serving, pytest.raises(ssl.SSLCertVerificationError, match="cannot connect to") as raised:
+    with (
+        tls_echo(listener) as serving,
+        pytest.raises(ssl.SSLCertVerificationError, match="cannot connect to") as raised,
+    ):
         call(strands, lambda: connect(listener.getsockname(), tls=client_context(), server_name="other.example"))
     assert "other.example" in raised.value.verify_message
     assert isinstance(serving.error(), OSError)
@@ -598,7 +601,10 @@ def _ask(address: Any, context: Any) -> bytes:
 
 
 def test_certificate_of_a_stranger_is_refused_by_default(strands: Strands, listener: socket.socket) -> None:
-    with tls_echo(listener) as serving, pytest.raises(ssl.SSLCertVerificationError, match=r"cannot connect to 127.0.0.1:"):
+    with (
+        tls_echo(listener) as serving,
+        pytest.raises(ssl.SSLCertVerificationError, match=r"cannot connect to 127.0.0.1:"),
+    ):
         call(strands, lambda: connect(listener.getsockname(), tls=True))
     assert isinstance(serving.error(), OSError)
 
@@ -613,7 +619,10 @@ def test_handshake_is_within_the_timeout(strands: Strands, listener: socket.sock
 def test_server_that_leaves_during_the_handshake_is_an_error_that_names_it(
     strands: Strands, listener: socket.socket
 ) -> None:
-    leaving = Running(lambda: listener.accept()[0].close())
+    def leave() -> None:
+        listener.accept()[0].close()
+
+    leaving = Running(leave)
     with pytest.raises(OSError, match="cannot connect to"):
         call(strands, lambda: connect(listener.getsockname(), tls=client_context()))
     leaving.result()

@@ -169,8 +169,8 @@ cdef class Loop:
         """Rest until this stream is readable, or without a reason."""
         self._wait_readable(stream)
 
-    def wait_writable(self, Stream stream not None):
-        """Rest until this stream is writable, or without a reason."""
+    def wait_writable(self, Stream stream not None, bint or_readable=False):
+        """Rest until this stream is writable, or readable if that is wanted too, or without a reason."""
         cdef PyObject *me
         if stream._writer is not None:
             raise RuntimeError("another fiber is writing to this connection")
@@ -181,10 +181,14 @@ cdef class Loop:
             stream._has_out = True
         me = greenlet_current()
         stream._writer = <object> me
+        if or_readable:
+            stream._reader = <object> me
         try:
             self._rest(me)
         finally:
             stream._writer = None
+            if or_readable:
+                stream._reader = None
             Py_DECREF(me)
 
     def forget(self, Stream stream not None, bint is_given_away=True):

@@ -4,8 +4,6 @@
 # Promises  what secure does, for what is common; one call into the kernel for a message, and none that is in vain.
 # Refuses   whatever is special, and what the kernel does not take at once: secure does that.
 
-from ssl import SSLError
-
 
 cdef object receive_encrypted(Stream self, Py_ssize_t size):
     """As `Stream._receive_bytes`."""
@@ -57,7 +55,7 @@ cdef object decrypted(Stream self, arrived, Py_ssize_t size):
     """Plain text of what has arrived, or of what was fed before; None when there is none yet."""
     try:
         data = self._tls.read(size) if arrived is None else self._decrypt(arrived, size)
-    except SSLError as error:
+    except self._tls.failure as error:
         self._tls_failed(error)
     if data is None and arrived is not None:
         self._note_part()
@@ -100,7 +98,7 @@ cdef object encrypted(Stream self, data):
     """In our turn, which an error ends."""
     try:
         return self._encrypt(data)
-    except SSLError as error:
+    except self._tls.failure as error:
         self._end_turn()
         self._encrypt_failed(error)
     except BaseException:

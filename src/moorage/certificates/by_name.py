@@ -3,7 +3,8 @@
 Owns      the table of the names in the certificates of a listener.
 Promises  case does not count, nor a dot at the end; a name in full counts more than a wildcard; who asks for no
           name, or for one that nobody has, gets the first certificate: its client decides whether that will do.
-Refuses   to be called by OpenSSL: the session reads the name itself and asks, see `transport/hello.py`.
+Refuses   to be called by OpenSSL (`sni_callback`): for a name that is none CPython would print a traceback each time.
+          Who makes a session reads the name first, see `transport/hello.py`, and asks `for_name`.
 """
 
 import ssl

@@ -19,7 +19,7 @@ from greenlet import GreenletExit, greenlet
 from ..deadline import monotonic
 from ..timers import Wheel
 from ..twins import Loop
-from .loop import READ, WRITE
+from .loop import WRITE
 
 KEPT = 64  # idle fibers kept for the next call; a new one costs 8 us, an idle one 6 KiB
 
@@ -161,22 +161,23 @@ class Fibers(Loop):
                 finally:
                     stream._due_write = 0.0
             return bool(stream._writable)
-        if not stream._readable:
+        or_writable = bool(mask & WRITE)
+        if not stream._readable and not (or_writable and stream._writable):
             stream._due_read = self._until(stream, timeout)
             try:
-                self.wait_readable(stream)
+                self.wait_writable(stream, True) if or_writable else self.wait_readable(stream)
             finally:
                 stream._due_read = 0.0
-        return bool(stream._readable)
+        return bool(stream._readable or (or_writable and stream._writable))
 
     def wait_outside(self, stream: Any, mask: int, timeout: float | None) -> bool:
         """As `wait`, for a caller that is no fiber (it blocks its thread), and for a wait without time."""
         poll = select.poll()
         poll.register(stream.fileno(), mask)
         is_ready = bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
-        if is_ready and mask == READ:
+        if is_ready and mask != WRITE:
             stream._readable = True
-        elif is_ready:
+        if is_ready and mask & WRITE:
             stream._writable = True
         return is_ready
 

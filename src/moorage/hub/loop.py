@@ -164,8 +164,8 @@ class Loop:
         finally:
             stream._reader = None
 
-    def wait_writable(self, stream: Any) -> None:
-        """Rest until this stream is writable, or without a reason."""
+    def wait_writable(self, stream: Any, or_readable: bool = False) -> None:
+        """Rest until this stream is writable, or readable if that is wanted too, or without a reason."""
         if stream._writer is not None:
             raise RuntimeError("another fiber is writing to this connection")
         if stream._slot < 0:
@@ -174,10 +174,14 @@ class Loop:
             self._epoll.modify(stream._slot, MASK | WRITE)  # and an event, if it is writable by now
             stream._has_out = True
         stream._writer = self._current()
+        if or_readable:
+            stream._reader = stream._writer
         try:
             self.rest()
         finally:
             stream._writer = None
+            if or_readable:
+                stream._reader = None
 
     def forget(self, stream: Any, is_given_away: bool = True) -> None:
         """The descriptor is about to belong to somebody else, or to be closed, which takes it out of the epoll."""

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from shutil import which
@@ -139,6 +139,7 @@ class _Process:
     def run(self) -> int:
         """Serve; the exit status."""
         _warn_of_threads()
+        _warn_of_certificates(self._listeners)
         # What was opened is closed within: an impatient second TERM would leave the files behind.
         with CaughtSignals(self._act), self._opened:
             if self._pid_file is not None:
@@ -331,6 +332,12 @@ def _say_that_code_stays(_event: ReloadFinished) -> None:
         "the handler came from the program that called serve(), so its code is as before: "
         "an upgrade (SIGUSR2) runs that program again"
     )
+
+
+def _warn_of_certificates(listeners: Sequence[Listener]) -> None:
+    found = [listener.certificates for listener in listeners if listener.certificates is not None]
+    for sentence in dict.fromkeys(sentence for certificates in found for sentence in certificates.warnings):
+        logging.getLogger(LOGGER).warning("%s", sentence)
 
 
 def _warn_of_threads() -> None:

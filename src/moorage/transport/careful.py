@@ -280,11 +280,11 @@ class CarefulStream(Stream):
     def _wait(self, mask: int) -> None:
         """Return when the socket is ready, or the reader was told; raise at a timeout or a final deadline."""
         assert self._waiter is not None
-        begun, reading = monotonic(), mask == READ
+        begun, reading = monotonic(), mask != WRITE
         if self._moved != self.bytes_received + self.bytes_sent:
             self._moved = self.bytes_received + self.bytes_sent
             self._in_vain = None
-        since = begun if self._in_vain is None else begun - self._in_vain.get(mask, 0.0)
+        since = begun if self._in_vain is None else begun - self._in_vain.get(reading, 0.0)
         if reading:
             self._waiting_since = since
         else:
@@ -303,7 +303,7 @@ class CarefulStream(Stream):
                 if not is_late and self._waiter.wait(self, mask, left):
                     return
                 if due is not None and monotonic() >= due:
-                    self._time_is_up(final, mask, since)
+                    self._time_is_up(final, reading, since)
                 elif not reading:
                     has_looked = True
                     self._has_moved()
@@ -340,18 +340,18 @@ class CarefulStream(Stream):
                 due, final = moment, Cause.MIN_RATE
         return due, final
 
-    def _time_is_up(self, final: Cause | None, mask: int, since: float) -> None:
+    def _time_is_up(self, final: Cause | None, reading: bool, since: float) -> None:
         if final is None:
             if self._in_vain is None:
                 self._in_vain = {}
-            self._in_vain[mask] = monotonic() - since
+            self._in_vain[reading] = monotonic() - since
             raise self._own(TimeoutError("timed out"))
         if final is Cause.WRITE_STALLED and self._has_moved():
             return
         if final is Cause.MIN_RATE and self._only_observes():
             return
         self._expire(final)
-        self._check(mask == WRITE)
+        self._check(not reading)
 
     def _has_moved(self) -> bool:
         """Whether the peer has taken anything, though too little for `poll` to say writable."""

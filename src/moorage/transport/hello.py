@@ -1,12 +1,15 @@
 """ClientHello: whom a TLS client asks for, read before OpenSSL sees a byte.
 
 Owns      the bytes of the first message, until it is whole.
-Promises  whatever the bytes are, the same bytes come out, and nothing is raised: OpenSSL alone says what is wrong
-          with them; a name is of printable ASCII, so that it can stand in a log.
+Promises  whatever the bytes are, the same bytes come out, and OpenSSL alone says what is wrong with them; save for
+          a server name with a byte above 127, which is refused here.  A name is of printable ASCII, so that it
+          can stand in a log.
 Refuses   to hold back more than `LARGEST`.
 Why       `SSLContext.sni_callback` would tell the name; but CPython prints a traceback, before it calls us, for each
           name with a byte above 127, and so every stranger could fill the log (3.11 to 3.13).
 """
+
+import ssl
 
 LARGEST = 64 * 1024  # a hello has some hundred bytes, with post-quantum keys some thousand
 RECORD_HEADER, MESSAGE_HEADER = 5, 4  # RFC 8446 5.1, 4
@@ -29,7 +32,10 @@ class ClientHello:
         self._message = bytearray()  # what the records before it hold
 
     def feed(self, data: bytes) -> bytes | None:
-        """All bytes so far as soon as the hello is whole, or is none; None: more is needed."""
+        """All bytes so far as soon as the hello is whole, or is none; None: more is needed.
+
+        Raises `ssl.SSLError` when the server name is not ASCII.
+        """
         self._held += data
         if not self._is_decided() and len(self._held) <= LARGEST:
             return None
@@ -61,11 +67,13 @@ def _end_of(message: bytearray) -> int:
 
 
 def _server_name(message: bytearray) -> str | None:
-    """The name in a ClientHello; None when there is none."""
+    """The name in a ClientHello; None when there is none, or one that cannot be printed."""
     try:
         name = _host_name(message[MESSAGE_HEADER : _end_of(message)])
     except IndexError:  # no hello, or one that is cut off
         return None
+    if not name.isascii():
+        raise ssl.SSLError(1, "the server name in the ClientHello is not ASCII")
     return name.decode("ascii") if name and _PRINTABLE.issuperset(name) else None
 
 

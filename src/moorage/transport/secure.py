@@ -4,7 +4,8 @@ Owns      ciphertext that the kernel has not taken yet (`_outbox`), and the time
 Promises  the same waits, deadlines, turns and counters as in plain text (bytes are counted before they are
           encrypted); a `TimeoutError` loses no byte, since what was encrypted is sent before anything else.
 Refuses   the handshake's end: who asked for it says what a failure means.
-Why       the socket stays a plain one, so that all of `careful` holds for it.
+Why       the socket stays a plain one, so that all of `careful` holds for it.  `ssl` is not imported here: a server
+          without TLS does not need its 2 MB; a session knows its exception.
 
 The pure twin takes every step here.  The native one has those of a common message in `_native/tls.pxi`, and
 comes here for the rest.
@@ -12,18 +13,20 @@ comes here for the rest.
 
 import errno
 import socket
-import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from ..deadline import monotonic, soonest
 from ..errors import ConnectionEnded
 from ..events import Cause
 from .careful import MSG_WAITALL, CarefulStream
-from .stream import MSG_DONTWAIT, MSG_PEEK, READ, RECV_SIZE
-from .tls import Session
+from .stream import MSG_DONTWAIT, MSG_PEEK, READ, RECV_SIZE, WRITE
 
 if TYPE_CHECKING:
+    import ssl
+
     from _typeshed import ReadableBuffer
+
+    from .tls import Session
 
 #: asked for in one receive: four records, which one burst of a peer seldom exceeds
 ARRIVING = 64 * 1024
@@ -37,12 +40,12 @@ class SecureStream(CarefulStream):
 
     __slots__ = ()
 
-    def _secure(self, session: Session) -> None:
+    def _secure(self, session: "Session") -> None:
         """From now on, when the handshake is done, all bytes go through this session."""
         self._use(session)
         self._try_to_push()  # what the handshake has left: session tickets
 
-    def _shake_hands(self, session: Session, seconds: float | None) -> None:
+    def _shake_hands(self, session: "Session", seconds: float | None) -> None:
         """The handshake, with waits, all of them within so many seconds; the handler's own timeouts rest.
 
         Raises `ssl.SSLError` when it fails, `TimeoutError` when it is late, or what reading and writing raise.
@@ -57,10 +60,10 @@ class SecureStream(CarefulStream):
             self._timeout, self._until = timeout, until
             self._refresh()
 
-    def _go_on(self, session: Session) -> bool:
+    def _go_on(self, session: "Session") -> bool:
         try:
             is_done = session.handshake()
-        except ssl.SSLError:
+        except session.failure:
             try:
                 self._send(session.take(), MSG_DONTWAIT)  # the alert
             except OSError:
@@ -104,9 +107,9 @@ class SecureStream(CarefulStream):
         is_patient = self._timeout != 0 and not flags & MSG_DONTWAIT
         data = self._read_fed(size)
         while data is None:
-            self._send_what_waits(is_patient)
+            mask = self._push_before_wait()
             if is_patient:
-                self._wait(READ)
+                self._wait(mask)
             try:
                 arrived = self._recv(ARRIVING, MSG_DONTWAIT)
             except BlockingIOError as error:
@@ -129,14 +132,14 @@ class SecureStream(CarefulStream):
             return None
         try:
             data: bytes | None = self._tls.read(size)
-        except ssl.SSLError as error:
+        except self._tls.failure as error:
             self._tls_failed(error)
         return data
 
-    def _decrypted(self, session: Session, arrived: bytes, size: int) -> bytes | None:
+    def _decrypted(self, session: "Session", arrived: bytes, size: int) -> bytes | None:
         try:
             data = session.decrypt(arrived, size)
-        except ssl.SSLError as error:
+        except session.failure as error:
             self._tls_failed(error)
         if data is None:
             self._note_part()
@@ -171,7 +174,7 @@ class SecureStream(CarefulStream):
         view = memoryview(data).cast("B")[:CHUNK]
         try:
             self._outbox = self._tls.encrypt(view)
-        except ssl.SSLError as error:
+        except self._tls.failure as error:
             self._encrypt_failed(error)
         try:
             self._push(b"", flags)
@@ -210,18 +213,12 @@ class SecureStream(CarefulStream):
         finally:
             self._end_turn()
 
-    def _send_what_waits(self, is_patient: bool) -> None:
-        """Before a wait for the peer: it may be waiting for this."""
+    def _push_before_wait(self) -> int:
+        """Before a wait for the peer, which may be waiting for this; returns what is to be waited for."""
         if self._writing or not (self._outbox or self._tls.has_output):
-            return
-        self._writing = True  # no call since it was asked for; see `_take_turn`
-        try:
-            self._transmit(self._push, b"", 0 if is_patient else MSG_DONTWAIT)
-        except BlockingIOError:
-            if is_patient:
-                raise
-        finally:
-            self._end_turn()
+            return READ
+        self._try_to_push()
+        return READ | WRITE if self._outbox else READ
 
     def _try_to_push(self) -> None:
         """The same, of what can be sent at once; whatever stands in the way is found by the next call."""
@@ -230,8 +227,10 @@ class SecureStream(CarefulStream):
         self._writing = True
         try:
             self._push(b"", 0)
-        except OSError:
-            pass
+        except BlockingIOError:
+            self._writable = False
+        except OSError:  # nobody will read it; what has arrived before that can be read
+            self._outbox = b""
         finally:
             self._end_turn()
 
@@ -260,12 +259,12 @@ class SecureStream(CarefulStream):
         finally:
             self._end_turn()
 
-    def _encrypt_failed(self, error: ssl.SSLError) -> NoReturn:
+    def _encrypt_failed(self, error: "ssl.SSLError") -> NoReturn:
         if self._tls.is_closed:  # by our own shutdown(), as on a plain socket
             raise BrokenPipeError(errno.EPIPE, "this side has said end of stream") from error
         self._tls_failed(error)
 
-    def _tls_failed(self, error: ssl.SSLError) -> NoReturn:
+    def _tls_failed(self, error: "ssl.SSLError") -> NoReturn:
         """A record is not what it should be: send the alert, and end."""
         self._try_to_push()
         self._expire(Cause.TLS_ERROR)

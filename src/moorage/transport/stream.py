@@ -77,10 +77,12 @@ class Stream:
         self._timeout: float | None = None  # recoverable, for each wait
         self._until: float | None = None  # recoverable, a moment: `Connection.deadline()`
         self._message_begun: float | None = None  # when the block began that is not whole yet
-        self._waiting_since = 0.0
-        self._moved_at = 0.0
+        self._waiting_since = self._moved_at = 0.0
+        self._record_begun = 0.0  # when the TLS record began that is not whole yet
         self._moved = 0  # bytes, both ways, at the last wait
-        self._in_vain: dict[int, float] | None = None  # seconds waited since, by timeouts that the handler swallowed
+        self._in_vain: dict[bool, float] | None = (
+            None  # reading or writing: seconds waited since, by timeouts that the handler swallowed
+        )
         self._unsent = 0  # bytes that the peer had not taken when they were last counted
         self._ended: Cause | None = None  # the server ended it
         self._told = False  # end of stream by drain: what has arrived is still delivered
@@ -91,16 +93,14 @@ class Stream:
         self._wfile: Any = None
         self._tls: Any = None  # the session that all bytes go through; see secure
         self._outbox = b""  # ciphertext that the kernel has not taken
-        self._record_begun = 0.0  # when the record began that is not whole yet
         #: bytes received from, and sent to, the peer
-        self.bytes_received = 0
-        self.bytes_sent = 0
+        self.bytes_received = self.bytes_sent = 0
         # in fibers
         self._loop: Any = None
         self._slot = -1  # where the loop has registered it
         self._readable = self._writable = True  # worth trying
         self._sticky = False  # a short read does not mean that there is no more
-        self._reader: Any = None  # the fiber that waits
+        self._reader: Any = None  # the fibers that wait
         self._writer: Any = None
         self._due_read = self._due_write = 0.0  # when its wait ends
         self._deadline_look: Any = None  # the timer that looks at these two

@@ -47,9 +47,12 @@ class Session:
     """One TLS conversation; first `handshake` until it is done, then `read` and `write`."""
 
     __slots__ = (
-        "_ahead", "_feed", "_hello", "_incoming", "_info", "_is_at_end", "_is_ready", "_left", "_lock", "_object",
+        "_ahead", "_feed", "_for_name", "_hello", "_incoming", "_info", "_is_at_end", "_is_ready", "_left", "_lock", "_object",
         "_outgoing", "_read", "_start", "_take", "_write", "is_closed", "more", "server_name",
     )  # fmt: skip
+
+    #: what a failure of the conversation is raised as
+    failure = ssl.SSLError
 
     def __init__(
         self, context: ssl.SSLContext, *, server_hostname: str | None = None, server_side: bool = True
@@ -59,6 +62,7 @@ class Session:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._hello: ClientHello | None = ClientHello() if server_side else None
+        self._for_name = getattr(context, "for_name", None)  # of our certificates: the context for a name
         #: whom the client asked for
         self.server_name: str | None = server_hostname
         #: whether `read` may find something without being fed before
@@ -143,6 +147,8 @@ class Session:
                 if hello is None:
                     return
                 self.server_name = self._hello.server_name
+                if self._for_name is not None:  # before OpenSSL has seen a byte
+                    self._object.context = self._for_name(self.server_name)
                 data, self._hello = hello, None
             self._feed(data)
             if self._is_ready:
@@ -170,7 +176,7 @@ class Session:
         with self._lock:
             view = memoryview(data).cast("B")
             while view:
-                view = view[self._write(view) :]  # type: ignore[arg-type]  # takes any buffer
+                view = view[self._write(view) :]
 
     def encrypt(self, data: "ReadableBuffer") -> bytes:
         """`write` and `take` in one."""

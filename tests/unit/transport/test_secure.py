@@ -13,11 +13,12 @@ import pytest
 from moorage.errors import ConnectionEnded, TooLarge
 from moorage.events import Cause
 from moorage.transport.secure import CHUNK
+from moorage.transport.tls import Session
 from support.clock import FakeClock
 from support.loops import Turned, streams, turned
 from support.sockets import connect_pair, shrink
 from support.streams import Ends, Limits, PollingWaiter, ScriptedWaiter, ends
-from support.tls_pairs import Peer
+from support.tls_pairs import NAME, Peer, client_context, server_context
 from support.waiting import Running, eventually, is_asleep
 
 __all__ = ["turned"]
@@ -118,7 +119,7 @@ def test_files_read_and_write_the_same_bytes(both: Ends) -> None:
     assert both.stream.rfile.read(4) == b"rest"
     both.stream.wfile.write(b"answer")
     assert receive(both.peer, 6) == b"answer"
-    file = both.stream.makefile("rwb")
+    file: Any = both.stream.makefile("rwb")
     file.write(b"buffered")
     file.flush()
     assert receive(both.peer, 8) == b"buffered"
@@ -303,6 +304,17 @@ def test_what_waits_to_be_sent_goes_before_a_wait_for_the_answer(both: Ends) -> 
     assert answering.result() == BIG[:sent]
 
 
+def test_read_goes_on_although_something_waits_to_be_sent(both: Ends) -> None:
+    """As in plain text: this peer speaks first, and reads later."""
+    shrink(both.ours, both.peer)
+    both.stream.settimeout(0.02)
+    with pytest.raises(TimeoutError):
+        both.stream.sendall(BIG)
+    both.stream.settimeout(None)
+    both.peer.sendall(b"speaks first")
+    assert both.stream.recv(100) == b"speaks first"
+
+
 def test_write_deadline_is_on_progress(clock: FakeClock) -> None:
     waiter = ScriptedWaiter(clock)
     with secured(waiter, write_timeout=30.0) as both:
@@ -440,8 +452,6 @@ def test_end_that_the_kernel_does_not_take_is_left_over() -> None:
 
 
 def test_handshake_over_the_stream() -> None:
-    from support.tls_pairs import NAME, Session, client_context, server_context
-
     with ends(waiter=PollingWaiter(plain=True)) as both:
         sock = client_context().wrap_socket(both.peer, server_hostname=NAME, do_handshake_on_connect=False)
         with sock:
@@ -456,8 +466,6 @@ def test_handshake_over_the_stream() -> None:
 
 
 def test_handshake_that_takes_too_long_is_late() -> None:
-    from support.tls_pairs import Session, server_context
-
     with ends() as both:
         both.stream.settimeout(7)
         with pytest.raises(TimeoutError):
@@ -483,20 +491,20 @@ def in_loop(turned: Turned, family: str = "tcp", **limits: Any) -> Iterator[Ends
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_fiber_echoes_every_size(turned: Turned, family: str) -> None:
     sizes = [1, 128, 16384, 16385, 200_000]
-
-    def echo() -> str:
-        while data := both.stream.recv(8192):
-            both.stream.sendall(data)
-        both.stream.shutdown(socket.SHUT_WR)
-        return "done"
-
-    def ask() -> None:
-        for size in sizes:
-            message = os.urandom(size)
-            assert talk(both.peer, message, size) == message
-        both.peer.unwrap().close()
-
     with in_loop(turned, family) as both:
+
+        def echo() -> str:
+            while data := both.stream.recv(8192):
+                both.stream.sendall(data)
+            both.stream.shutdown(socket.SHUT_WR)
+            return "done"
+
+        def ask() -> None:
+            for size in sizes:
+                message = os.urandom(size)
+                assert talk(both.peer, message, size) == message
+            both.peer.unwrap().close()
+
         asking = Running(ask)
         assert turned.run(echo) == ["done"]
         asking.result()
@@ -530,6 +538,25 @@ def test_fiber_that_times_out_loses_no_byte(turned: Turned) -> None:
 
         with plain:
             assert turned.run(read) == [b"a line\n"]
+
+
+def test_fiber_reads_and_sends_what_waits_whichever_comes_first(turned: Turned) -> None:
+    with in_loop(turned) as both:
+        shrink(both.ours, both.peer)
+
+        def serve() -> tuple[bytes, bytes]:
+            both.stream.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                both.stream.sendall(BIG)
+            both.stream.settimeout(20)
+            both.peer.sendall(b"first")
+            first = both.stream.recv(100)
+            asking = Running(lambda: (receive(both.peer, both.stream.bytes_sent), both.peer.sendall(b"second")))
+            second = both.stream.recv(100)
+            asking.result()
+            return first, second
+
+        assert turned.run(serve) == [(b"first", b"second")]
 
 
 def test_message_in_a_fiber_costs_no_receive_in_vain(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,10 +599,6 @@ def test_fiber_is_told_of_garbage(turned: Turned) -> None:
 
 def test_lines_in_a_fiber(turned: Turned) -> None:
     lines = [b"%d" % number * 50 + b"\n" for number in range(1000)]
-
-    def read() -> list[bytes]:
-        return list(both.stream.rfile)
-
     with in_loop(turned) as both:
 
         def say() -> None:
@@ -584,5 +607,5 @@ def test_lines_in_a_fiber(turned: Turned) -> None:
             socket.socket.shutdown(both.peer, socket.SHUT_WR)
 
         saying = Running(say)
-        assert turned.run(read) == [lines]
+        assert turned.run(lambda: list(both.stream.rfile)) == [lines]
         saying.result()
