@@ -15,8 +15,6 @@ from moorage.events import Cause
 from support.client import SOON
 from support.house import Background, Journal, Open, Place, connected
 
-pytestmark = pytest.mark.tls_runners("inline", "threads", "fibers", "forks")
-
 REPLY = b"HTTP/1.1 413 Too Large\r\n\r\n" + b"r" * 5000
 
 

@@ -11,8 +11,6 @@ from moorage import Connection, Server
 from moorage.events import Cause, Phase
 from support.house import Background, Journal, Open, Place, connected
 
-pytestmark = pytest.mark.tls_runners("inline", "threads", "fibers", "forks")
-
 CLIENT = contextvars.ContextVar("CLIENT", default=b"nobody")
 
 

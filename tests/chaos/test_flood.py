@@ -34,7 +34,7 @@ def test_flood_of_five_thousand_is_served_within_the_limits(record_property: Rec
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("mute", "good"), [(1000, 100), pytest.param(4000, 200, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("mute", "good"), [(500, 50), pytest.param(4000, 200, marks=pytest.mark.full)])
 def test_mute_clients_do_not_keep_good_ones_out(record_property: Record, mute: int, good: int) -> None:
     with crowd_server(max_connections=LIMIT, idle_timeout=1) as server:
         result = crowd(server, good=good, mute=mute)

@@ -28,6 +28,8 @@ AXES = {
 }
 #: those of TLS that belong to `make test`: mark that says otherwise, and its values
 QUICK_TLS = {"tls_runners": ("threads", "fibers"), "tls_families": ("tcp4",)}
+#: those of IPv6 that belong to `make test`: what differs from IPv4 lies before the runner
+QUICK_TCP6 = ("threads",)
 
 FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
     "ignore:runner 'forks' in a process with other threads:RuntimeWarning"
@@ -49,13 +51,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = [_narrowed(metafunc, axis, values) for axis, values in AXES.items()]
     runners, families = (_narrowed(metafunc, mark, values) for mark, values in QUICK_TLS.items())
     places = [Place(*values) for values in itertools.product(*chosen)]
-    shown = [
-        (place, place.security == "tls" and not (place.runner in runners and place.family in families))
-        for place in places
-    ]
+    shown = [(place, _is_full(place, runners, families)) for place in places]
     metafunc.parametrize(
         "place", [pytest.param(place, marks=_marks(place, full), id=str(place)) for place, full in shown]
     )
+
+
+def _is_full(place: Place, tls_runners: tuple[str, ...], tls_families: tuple[str, ...]) -> bool:
+    """Whether it is left to `make test-full`."""
+    if place.security == "tls":
+        return place.runner not in tls_runners or place.family not in tls_families
+    return place.family == "tcp6" and place.runner not in QUICK_TCP6
 
 
 def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -37,8 +37,8 @@ __all__ = [
 
 QUICK: dict[str, Any] = {"drain_quiet": 0.1, "drain_timeout": SOON}
 
-#: the same with TLS needs not be shown for every family in `make test`
-FULL_TLS = {family: pytest.param(f"{family}-tls", marks=pytest.mark.full) for family in ("tcp6", "unix")}
+#: places that `make test` leaves to `make test-full`
+FULL = [pytest.param(name, marks=pytest.mark.full) for name in ("tcp6-plain", "tcp6-tls", "unix-tls")]
 
 E = TypeVar("E", bound=Event)
 
@@ -209,7 +209,7 @@ class RunnerContract:
 
     runner: ClassVar[str]
 
-    @pytest.fixture(params=["tcp4-plain", "tcp6-plain", "unix-plain", "tcp4-tls", FULL_TLS["tcp6"], FULL_TLS["unix"]])
+    @pytest.fixture(params=["tcp4-plain", "unix-plain", "tcp4-tls", *FULL])
     def where(self, request: pytest.FixtureRequest) -> Place:
         family, _, security = str(request.param).partition("-")
         if family == "tcp6" and not has_ipv6():
