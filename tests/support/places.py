@@ -28,8 +28,9 @@ AXES = {
 }
 #: those of TLS that belong to `make test`: mark that says otherwise, and its values
 QUICK_TLS = {"tls_runners": ("threads", "fibers"), "tls_families": ("tcp4",)}
-#: those of IPv6 that belong to `make test`: what differs from IPv4 lies before the runner
-QUICK_TCP6 = ("threads",)
+#: the runners for which `make test` shows the other families in plain text, too: what differs lies before the runner,
+#: save that Unix sockets are waited for in another way
+QUICK_FAMILIES = {"tcp4": AXES["runners"], "tcp6": ("threads",), "unix": ("threads", "fibers")}
 
 FORKS_BESIDE_THREADS = pytest.mark.filterwarnings(
     "ignore:runner 'forks' in a process with other threads:RuntimeWarning"
@@ -61,7 +62,7 @@ def _is_full(place: Place, tls_runners: tuple[str, ...], tls_families: tuple[str
     """Whether it is left to `make test-full`."""
     if place.security == "tls":
         return place.runner not in tls_runners or place.family not in tls_families
-    return place.family == "tcp6" and place.runner not in QUICK_TCP6
+    return place.runner not in QUICK_FAMILIES[place.family]
 
 
 def _narrowed(metafunc: pytest.Metafunc, axis: str, values: tuple[str, ...]) -> tuple[str, ...]:
