@@ -431,16 +431,17 @@ def test_close_cuts_at_once_with_its_cause(make: Callable[..., Server]) -> None:
 
 
 def test_handler_that_will_not_leave_is_reported_with_its_stack(make: Callable[..., Server]) -> None:
-    may_leave = threading.Event()
+    has_begun, may_leave = threading.Event(), threading.Event()
 
     def stubborn(conn: Connection) -> None:
+        has_begun.set()
         may_leave.wait(PATIENCE)
 
     server = make(stubborn)
     sink = Sink(server.events)
     server.start()
     with connect(server):
-        eventually(lambda: server.connections)
+        assert has_begun.wait(PATIENCE)
         server.close()
         assert "in stubborn" in sink.wait_for(HandlersCut).stacks[0]
         may_leave.set()
