@@ -35,6 +35,7 @@ ORDER = [
     *["transport", "admission", "watch", "interrupts", "occupant"],
     *["freshness", "certificates", "rules", "rates", "unix_path", "tcp_address", "listener_files", "listener"],
     *["refusal", "shortage", "verdict", "pace", "door", "screening", "shedding", "acceptor", "setup_reasons"],
+    "descriptor_table",
     *["connection", "arrival", "setup", "reception", "handler", "drain"],
     *["hub", "locks", "locals", "runners", "observe", "sharing", "server"],
     *["siblings", "calls", "outgoing"],

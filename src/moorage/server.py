@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .acceptor import Acceptor
 from .config import Configuration, check_order, resolve
+from .config.settings import SPARE_FILES
 from .connection import Connection
+from .descriptor_table import grow_descriptor_table
 from .door import Door
 from .drain import LEAVE_SECONDS, Drain
 from .errors import InternalError, MoorageError
@@ -274,6 +276,7 @@ class Server:
             self._close_doors()
 
     def _open_doors(self) -> None:
+        grow_descriptor_table(self.settings.max_connections + SPARE_FILES)
         self._runner.start()
         self._is_staffed = True
         if self._hooks[0] is not None:
