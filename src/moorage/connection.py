@@ -210,8 +210,10 @@ class Connection(SocketLike, Lifecycle):
         since = self._waiting_since
         if not since or self._buffer or self._told or self._ended or self._has_unread():
             return None
-        if self._tls is not None and (self._tls.has_input or self._outbox):
-            return None
+        if self._tls is not None:
+            if self._tls.has_input or self._outbox:
+                return None
+            since = self._tls.silent_since or since
         return max(since, self._moved_at)
 
     # What Stream asks
@@ -293,6 +295,8 @@ class Connection(SocketLike, Lifecycle):
         if idle is None:
             return None
         since = self._waiting_since if self.state is HANDLER else 0.0  # before, there are other deadlines
+        if since and self._tls is not None:
+            since = self._tls.silent_since or since
         return (max(since, self._moved_at) if since else monotonic()) + idle
 
     def _look(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from moorage import Connection, ConnectionEnded
-from moorage.events import Cause, Phase
+from moorage.events import Cause, Phase, RefusalObserved
 from moorage.transport import careful
 from support.client import SOON
 from support.house import Journal, Open
@@ -377,6 +377,22 @@ def test_message_above_the_rate_may_take_longer_than_the_grace(
             assert client.hears_nothing(0.02)
     assert client.receive(len(message)) == message
     assert time.monotonic() - begun > 2 * GRACE
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.families("tcp4")
+@pytest.mark.runners("threads", "fibers")
+def test_rate_that_only_observes_is_told_once_and_ends_nobody(house: Open) -> None:
+    opened = house(echo_lines, min_rate=RATE, observe_only=("min_rate",))
+    seen: list[RefusalObserved] = []
+    opened.server.events.subscribe(seen.append, RefusalObserved)
+    client = opened.client()
+    for message in (b"slow\n", b"and slow again\n"):
+        client.sendall(message[:1])
+        assert client.hears_nothing(2 * GRACE)
+        client.sendall(message[1:])
+        assert client.receive(len(message)) == message
+    assert [event.cause for event in seen] == [Cause.MIN_RATE]
 
 
 @pytest.mark.tls_families  # long, so over TLS it is left to `make test-full`

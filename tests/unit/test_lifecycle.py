@@ -36,8 +36,8 @@ class Home:
     def cancel(self) -> None:
         self.cancelled += 1
 
-    def linger(self, sock: Any, release: Any) -> None:
-        self.lingering.append((sock, release))
+    def linger(self, sock: Any, release: Any, rest: bytes = b"") -> None:
+        self.lingering.append((sock, release, rest))
 
 
 class Ticket:
@@ -147,10 +147,35 @@ def test_end_of_the_handler_lingers_and_is_told_when_released(one: Any, home: Ho
     assert one.state is LINGERING
     assert one.has_left
     assert one._ticket.given_back == 0
-    [(sock, release)] = home.lingering
-    assert sock is one._sock
+    [(sock, release, rest)] = home.lingering
+    assert (sock, rest) == (one._sock, b"")
     release()
     assert (one.state, one._ticket.given_back, one.emitted) == (CLOSED, 1, 1)
+
+
+class LateSession:
+    """TLS whose last record does not fit into the socket."""
+
+    decrypt = encrypt = None
+
+
+@pytest.mark.parametrize(("cause", "is_said"), [
+    (Cause.HANDLER_DONE, True), (Cause.PEER_CLOSED, True), (Cause.RESET, False), (Cause.WRITE_STALLED, False),
+])  # fmt: skip
+def test_rest_of_tls_is_given_to_the_watch_unless_nobody_listens(
+    kind: Any, home: Home, cause: Cause, is_said: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        late = type("Late", (kind,), {"_say_end": lambda _self: b"the rest", "_throw_away": lambda _self: None})(
+            ours, home
+        )
+        serve(late)
+        late._use(LateSession())
+        late.record(cause)
+        late.finish()
+        assert late.state is (LINGERING if is_said else CLOSED)
+        assert [rest for _sock, _release, rest in home.lingering] == [b"the rest"] * is_said
 
 
 def test_connection_is_released_once(one: Any) -> None:

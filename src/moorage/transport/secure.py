@@ -155,16 +155,32 @@ class SecureStream(CarefulStream):
 
         Looked at whenever a part comes: else a byte now and then would hold a handler for days, as none of its reads ends.
         """
+        now, limit = monotonic(), self._limits.message_timeout
+        self._answer(now)
         if not self._tls.is_partial:
             self._record_begun = 0.0
-            self._try_to_push()  # an answer to what TLS itself wanted
             return
-        now, limit = monotonic(), self._limits.message_timeout
         if not self._record_begun:
             self._record_begun = now
         elif limit is not None and now >= self._record_begun + limit:
             self._expire(Cause.MESSAGE_DEADLINE)
             self._check(False)
+
+    def _answer(self, now: float) -> None:
+        """Send what TLS itself wants to be sent; whoever says nothing else is idle, and has to take the answers."""
+        session, moved = self._tls, self._moved_at
+        if not session.silent_since and not session.is_partial:
+            session.silent_since = now
+        self._try_to_push()
+        self._moved_at = moved
+        self._check_outbox()
+        if self._loop is not None:
+            self._loop.spend()
+
+    def _check_outbox(self) -> None:
+        """More than a send leaves there is answers, which a peer may ask for without end."""
+        if len(self._outbox) > 2 * CHUNK:
+            self._tls_failed(self._tls.failure(1, "the peer does not take what it asks for"))
 
     # Sending; all of it in our turn
 
@@ -218,6 +234,7 @@ class SecureStream(CarefulStream):
         if self._writing or not (self._outbox or self._tls.has_output):
             return READ
         self._try_to_push()
+        self._check_outbox()
         return READ | WRITE if self._outbox else READ
 
     def _try_to_push(self) -> None:

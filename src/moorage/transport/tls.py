@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 RECORD = 16 * 1024  # plain text in one record, at most: RFC 8446 5.1
+#: bytes that come and make no plain text, and answers to them that the peer did not wait for: OpenSSL has no bound of its
+#: own on the KeyUpdates of TLS 1.3, each of which it answers.  A record and a peer's tickets are half of it
+MOST_SILENT = 64 * 1024
 HEADER = 5  # bytes in front of each record; its length is in the last two
 WANTS_MORE = ssl.SSLWantReadError
 
@@ -48,7 +51,7 @@ class Session:
 
     __slots__ = (
         "_ahead", "_feed", "_for_name", "_hello", "_incoming", "_info", "_is_at_end", "_is_ready", "_left", "_lock", "_object",
-        "_outgoing", "_read", "_start", "_take", "_write", "is_closed", "more", "server_name",
+        "_outgoing", "_read", "_silent", "_start", "_take", "_write", "is_closed", "more", "server_name", "silent_since",
     )  # fmt: skip
 
     #: what a failure of the conversation is raised as
@@ -75,6 +78,9 @@ class Session:
         self._ahead = b""  # plain text read before it was asked for
         self._left = 0  # bytes missing of the record that has begun
         self._start = b""  # of a record whose header is not whole
+        self._silent = 0  # bytes fed since the last plain text
+        #: when the first record came that carried no data, of those after the last plain text; 0.0 when there is none
+        self.silent_since = 0.0
         # bound once: each message needs all four
         self._feed, self._take = self._incoming.write, self._outgoing.read
         self._read, self._write = self._object.read, self._object.write
@@ -169,7 +175,14 @@ class Session:
                 self._feed(data)
                 if self._left or self._start or len(data) < HEADER or HEADER + (data[3] << 8 | data[4]) != len(data):
                     self._count(data)
-            return self._read_on(size)
+            text = self._read_on(size)
+            if text is None:
+                self._silent += len(data)
+            elif self._silent:
+                self._silent, self.silent_since = 0, 0.0
+            if self._silent > MOST_SILENT or self._outgoing.pending > MOST_SILENT:
+                raise ssl.SSLError(1, "too many records that carry no data")
+            return text
 
     def write(self, data: "ReadableBuffer") -> None:
         """Encrypt; the result is in `take`."""
