@@ -47,6 +47,7 @@ cdef class Loop:
     cdef int _budget
     cdef readonly object _thrown
     cdef readonly object main
+    cdef object _main_too  # see `enter`; directly after `main`, so that nothing runs between the loss of the two
     cdef readonly unsigned long thread_id
     cdef public object error
     cdef public object bell
@@ -94,7 +95,9 @@ cdef class Loop:
 
     def enter(self):
         """This thread turns it."""
-        self.main = self._current()
+        # Twice: when a thread ends whose main greenlet has one referrer that the collector does not find, greenlet takes
+        # that reference for lost and drops it (~ThreadState); a loop that is being collected is not found.
+        self.main = self._main_too = self._current()
         self.thread_id = PyThread_get_thread_ident()
 
     def run(self):
@@ -200,7 +203,7 @@ cdef class Loop:
         if stream._deadline_look is not None:
             stream._deadline_look.cancel()
             stream._deadline_look = None
-        if index >= 0:
+        if 0 <= index < self._size and self._slots[index].stream is <PyObject *> stream:  # else it is registered elsewhere
             stream._slot = -1
             self._slots[index].stream = NULL
             self._slots[index].generation += 1

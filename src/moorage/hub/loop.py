@@ -62,6 +62,7 @@ class Loop:
         self._has_polled = False  # since `main` ran
         self._budget = BUDGET
         self.main: Any = None
+        self._main_too: Any = None  # see `enter`; directly after `main`
         self.thread_id = 0
         #: what `main` is to raise
         self.error: BaseException | None = None
@@ -76,7 +77,9 @@ class Loop:
 
     def enter(self) -> None:
         """This thread turns it."""
-        self.main = self._current()
+        # Twice: when a thread ends whose main greenlet has one referrer that the collector does not find, greenlet takes
+        # that reference for lost and drops it (~ThreadState); a loop that is being collected is not found.
+        self.main = self._main_too = self._current()
         self.thread_id = threading.get_ident()
 
     def run(self) -> list[int]:
