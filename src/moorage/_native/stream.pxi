@@ -224,7 +224,8 @@ cdef class Stream:
 
     def _recv(self, Py_ssize_t size, int flags=0, /):
         """One receive that does not wait."""
-        return self._receive_now(size, flags | MSG_DONTWAIT, True)
+        # Of MSG_TRUNC the kernel writes nothing, and tells more than there is room for.
+        return self._receive_now(size, (flags | MSG_DONTWAIT) & ~MSG_TRUNC, True)
 
     def _send(self, data, int flags=0, /):
         """One send that does not wait."""
@@ -322,6 +323,8 @@ cdef class Stream:
                 self._fail()
         data = self.recv(min(size, BLOCK_SIZE), flags)
         count = PyBytes_Size(data)
+        if count > size:  # a subclass may have a `recv` of its own
+            raise ValueError("recv() returned more than it was asked for")
         memcpy(into, PyBytes_AsString(data), count)
         return count
 

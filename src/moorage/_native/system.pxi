@@ -55,6 +55,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
+        MSG_TRUNC
         MSG_NOSIGNAL
         AF_UNIX_ "AF_UNIX"
     ssize_t c_recv "recv" (int fd, void *into, size_t size, int flags)
