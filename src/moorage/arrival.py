@@ -227,7 +227,8 @@ class Arrival:
             guest.proxy = replace(header, via=guest.peer)
             if header.source is not None:  # not for LOCAL, the load balancer's own connection
                 guest.peer = header.source
-        if setup.door is not None:
+        # LOCAL is the load balancer's own connection: a health check is no client, whom limits are for
+        if setup.door is not None and (header is None or header.command == "PROXY"):
             entered = setup.door.enter_claimed(guest._ticket, guest.peer)
             if isinstance(entered, Cause):
                 self._refuse(entered)

@@ -76,12 +76,11 @@ def test_header_may_be_cut_anywhere(place: Any, cut: int) -> None:
 
 @pytest.mark.parametrize("header", [LOCAL, b"PROXY UNKNOWN\r\n"], ids=["local", "unknown"])
 def test_header_that_names_nobody_leaves_the_real_peer(place: Any, header: bytes) -> None:
-    one = place("required", door=FakeDoor()).arrive()
+    one = place("required").arrive()
     one.send(header)
     assert is_passed_on(one)
     assert one.connection.peer == PEER
     assert one.connection.proxy.via == PEER
-    assert one.place.door.asked == [PEER]
 
 
 def test_header_from_a_stranger_is_refused_before_a_byte_is_read(place: Any) -> None:
@@ -151,6 +150,19 @@ def test_claimed_client_gets_the_ticket_of_the_door(place: Any) -> None:
     assert one.connection._ticket.inner is one.ticket
     one.connection.release()
     assert one.ticket.given_back == 1
+
+
+def test_header_of_nobody_is_limited_as_its_real_peer(place: Any) -> None:
+    one = place("required", door=FakeDoor()).arrive()
+    one.send(b"PROXY UNKNOWN\r\n")
+    assert one.place.door.asked == [PEER]
+
+
+def test_health_check_of_the_load_balancer_is_no_client_of_the_door(place: Any) -> None:
+    one = place("required", door=FakeDoor(Cause.REFUSED_RATE)).arrive()
+    one.send(LOCAL)
+    assert one.place.door.asked == []
+    assert is_passed_on(one)
 
 
 def test_claimed_client_that_a_rule_denies_is_closed_at_once(place: Any) -> None:

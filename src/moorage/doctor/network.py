@@ -111,7 +111,8 @@ def check_proxy(configuration: Configuration, machine: Machine) -> Iterator[Find
             if settings.proxy_trusted:
                 yield where.note("nobody is asked for a PROXY header", "proxy_protocol = required, or leave it out")
             continue
-        if _is_local(_address(listener)):
+        address = _address(listener)
+        if address.kind in ("tcp", "unix") and _is_local(address):  # of a socket that is passed on we know nothing
             continue
         for text in settings.proxy_trusted:
             if text == "all" or ipaddress.ip_network(text).prefixlen == 0:

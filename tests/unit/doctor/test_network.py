@@ -101,6 +101,11 @@ def test_network_of_load_balancers_that_is_too_wide_is_found(trusted: str, level
     assert not list(check_proxy(settings("127.0.0.1:1", **given), machine()))
 
 
+def test_too_wide_network_is_found_where_the_address_is_not_known() -> None:
+    passed_on = Listener("systemd:web", proxy_protocol="required", proxy_trusted=("all",))
+    assert told(check_proxy(settings([passed_on]), machine())) == [("error", "proxy_trusted of systemd:web")]
+
+
 def test_trusted_networks_without_proxy_are_a_note() -> None:
     assert told(check_proxy(settings(proxy_trusted="all"), machine())) == [("note", "proxy_trusted of 127.0.0.1:20000")]
     assert not list(check_proxy(settings([Listener("unix:/x", proxy_protocol="required")]), machine()))
