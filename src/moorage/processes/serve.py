@@ -307,12 +307,18 @@ class _Process:
         if self._file is not None:
             logger.info("settings read from %s", self._file)
         if self._service is not None:
-            logger.info("%s is ready; try: %s", self._service, how_to_try(event.addresses[0]))
+            is_tls = self._listeners[0].settings.tls_mode == "implicit" and bool(self._listeners[0].settings.tls_cert)
+            logger.info("%s is ready; try: %s", self._service, how_to_try(event.addresses[0], is_tls=is_tls))
 
 
-def how_to_try(address: Any) -> str:
+def how_to_try(address: Any, *, is_tls: bool = False) -> str:
     """The command line of a client on this host."""
     match address:
+        case (str(host), int(port), *_) if is_tls:
+            host = _LOOPBACK.get(host, host)
+            return f"openssl s_client -quiet -connect {f'[{host}]' if ':' in host else host}:{port}"
+        case str() if is_tls and not address.startswith("\0"):
+            return f"openssl s_client -quiet -unix {address}"
         case (str(host), int(port), *_):
             host = _LOOPBACK.get(host, host)
             if which("nc"):

@@ -321,3 +321,11 @@ def test_how_to_try_names_an_address_of_this_host(
 ) -> None:
     monkeypatch.setattr(serving, "which", lambda name: f"/bin/{name}")
     assert how_to_try(address) == command
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [(("0.0.0.0", 1), "-connect 127.0.0.1:1"), (("::1", 1, 0, 0), "-connect [::1]:1"), ("/run/x", "-unix /run/x")],
+)
+def test_how_to_try_speaks_tls_where_the_server_does(address: object, where: str) -> None:
+    assert how_to_try(address, is_tls=True) == f"openssl s_client -quiet {where}"
