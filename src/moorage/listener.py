@@ -225,7 +225,8 @@ def change_listeners(current: Sequence[Listener], settings: Sequence[ListenerSet
     Raises `BindError` or `SettingError`, and nothing has changed.
     """
     _refuse_shared_descriptors(settings)
-    files = list(map(read_files, settings))
+    before = [one.certificates for one in current if one.certificates is not None]
+    files = [read_files(one, before) for one in settings]
     there: dict[str, list[Listener]] = {}
     for listener in current:
         there.setdefault(listener.settings.bind, []).append(listener)

@@ -6,6 +6,7 @@ Promises  a mistake in any of the files is one `SettingError`, before a socket i
 Why       root opens the listeners: the files need not be readable for the user who serves.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,17 +31,17 @@ class ListenerFiles:
     trusted: "Rules | None" = None
 
 
-def read_files(settings: ListenerSettings) -> ListenerFiles:
-    """All of one listener; raises `SettingError`."""
-    return ListenerFiles(_certificates(settings), _rules(settings), _trusted(settings))
+def read_files(settings: ListenerSettings, before: Iterable["Certificates"] = ()) -> ListenerFiles:
+    """All of one listener; raises `SettingError`.  A certificate of `before`, in use until now, may have expired."""
+    return ListenerFiles(_certificates(settings, before), _rules(settings), _trusted(settings))
 
 
-def _certificates(settings: ListenerSettings) -> "Certificates | None":
+def _certificates(settings: ListenerSettings, before: Iterable["Certificates"]) -> "Certificates | None":
     if not settings.tls_cert:
         return None
     from .certificates import load_certificates
 
-    return load_certificates(settings)
+    return load_certificates(settings, before)
 
 
 def _rules(settings: ListenerSettings) -> "Rules | None":

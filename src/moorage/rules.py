@@ -3,7 +3,8 @@
 Owns      the networks that are allowed and denied, in the settings and in a file, and what follows for an address.
 Promises  of all networks that hold an address the most specific one decides, `deny` where two are equal; where none
           does, everybody may come in unless some network is allowed; a mistake names its file and line; a file
-          that changes while we serve is read again, and when it will not do the rules from before still decide.
+          that changes while we serve is read again when it is left alone, and when it will not do, or has lost all its
+          rules, those from before still decide.
 Refuses   to speak of peers that have no network: those of a Unix socket are admitted, its permissions say who.
 Why       networks are disjoint or nested, so that all of them make one row of intervals, each with its verdict:
           one search in a sorted list, about a microsecond whether there are ten networks or ten thousand.
@@ -29,6 +30,10 @@ _MAPPED_BYTES = bytes(10) + b"\xff\xff"
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 #: a longer line is shown shortened in a sentence
 _SHOWN = 60
+#: a file that was written so lately may still be written
+QUIET_SECONDS = 1.0
+#: a file that could not be read is tried again after this time though it has not changed: descriptors may have run out
+RETRY_SECONDS = 1.0
 _VERDICTS = {"allow": True, "deny": False}
 
 Network = IPv4Network | IPv6Network
@@ -54,7 +59,12 @@ class Rules:
         self._said = [(network, False) for text in deny for network in _networks(text, names[1])]
         self._said += [(network, True) for text in allow for network in _networks(text, names[0])]
         self._path = path
-        self._freshness = None if path is None else Freshness([path], clock=clock)  # before the file is read
+        # made before the file is read, so that no change is missed
+        self._freshness = None if path is None else Freshness([path], clock=clock, quiet=QUIET_SECONDS)
+        self._clock = clock
+        #: why the file was refused when it was last read, and when to try again
+        self._refusal = ""
+        self._retry_at: float | None = None
         self._take([] if path is None else _read(path))
 
     def admits(self, addr: Address) -> bool:
@@ -71,25 +81,43 @@ class Rules:
 
     def refresh(self) -> None:
         """Read the file again if it has changed; cheap when it has not, or when there is none."""
-        if self._freshness is not None and self._freshness.changed():
-            self._read_again()
+        if self._freshness is None:
+            return
+        is_changed = self._freshness.changed()
+        if is_changed or (self._retry_at is not None and self._clock() >= self._retry_at):
+            self._read_again(self._freshness, is_changed)
 
-    def _read_again(self) -> None:
-        path = self._path or ""
+    def _read_again(self, freshness: Freshness, is_changed: bool) -> None:
+        path, refusal = self._path or "", ""
+        self._retry_at = None
         try:
-            self._take(_read(path))
+            found = _read(path)
+            if self._in_file and not found:
+                raise _lost_all(path)
         except SettingError as error:
-            if self.events is not None and RulesRejected in self.events.wanted:
-                self.events.emit(RulesRejected(path, str(error)))
-        else:
-            if self.events is not None and RulesLoaded in self.events.wanted:
-                self.events.emit(RulesLoaded(path, self.networks))
+            refusal = str(error)
+            if isinstance(error, _Unreadable):
+                self._retry_at = self._clock() + RETRY_SECONDS
+        if not freshness.holds():  # it was written meanwhile: what was read may be half of it, and a look will tell
+            return
+        if not refusal:
+            self._take(found)
+            self._tell(RulesLoaded(path, self.networks))
+        elif is_changed or refusal != self._refusal:
+            self._tell(RulesRejected(path, refusal))
+        self._refusal = refusal
+
+    def _tell(self, event: RulesLoaded | RulesRejected) -> None:
+        if self.events is not None and type(event) in self.events.wanted:
+            self.events.emit(event)
 
     def _take(self, found: list[tuple[Network, bool]]) -> None:
         networks: dict[Network, bool] = {}
         for network, verdict in (*self._said, *found):
             networks[network] = networks.get(network, True) and verdict
         otherwise = True not in networks.values()
+        #: how many rules the file has
+        self._in_file = len(found)
         #: how many networks there are
         self.networks = len(networks)
         self._v4 = _Intervals(networks.items(), 4, otherwise)
@@ -140,6 +168,18 @@ def load_trusted(settings: ListenerSettings) -> Rules | None:
     return Rules(settings.proxy_trusted, names=("proxy_trusted", "")) if settings.proxy_trusted else None
 
 
+class _Unreadable(SettingError):
+    """The file may be good, and we could not look."""
+
+
+def _lost_all(path: str) -> SettingError:
+    """Of a file that was cut short to be written anew, which would let everybody in."""
+    return SettingError(
+        f"rules_file {path} is empty, and it had rules: write `allow all` to let everybody in, "
+        "or reload the server to have it taken as it is"
+    )
+
+
 def _read(path: str) -> list[tuple[Network, bool]]:
     """What a file says; raises `SettingError`, which names the line."""
     return [rule for number, line in enumerate(_lines(path), 1) for rule in _parse(line, f"{path}, line {number}")]
@@ -155,7 +195,7 @@ def _lines(path: str) -> list[str]:
     except IsADirectoryError:
         raise SettingError(f"rules_file {path} cannot be used: it is not a file") from None
     except OSError as error:
-        raise SettingError(f"rules_file {path} cannot be read: {error.strerror}") from None
+        raise _Unreadable(f"rules_file {path} cannot be read: {error.strerror}") from None
 
 
 def _parse(line: str, place: str) -> Iterator[tuple[Network, bool]]:

@@ -132,7 +132,7 @@ def test_rules_file_is_read_again_while_we_serve(house: Open, tmp_path: Path) ->
     event = rejected.get(SOON)
     assert isinstance(event, RulesRejected)
     assert f"{file}, line 1: 'everybody' is no network" in event.reason
-    write("# nobody\n")
+    write("allow all\n")
     eventually(lambda: is_in(opened.client()), SOON)
 
 

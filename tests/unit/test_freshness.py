@@ -134,3 +134,24 @@ def test_one_of_several_is_enough(clock: FakeClock, file: Path, tmp_path: Path) 
 
 def test_no_files_never_change(clock: FakeClock) -> None:
     assert not freshness(clock).changed()
+
+
+def test_file_that_was_just_written_is_told_at_the_next_look(clock: FakeClock, file: Path) -> None:
+    files = Freshness([str(file)], clock=clock, quiet=1.0)
+    file.write_text("changed")
+    clock.advance(1)
+    assert not files.changed()
+    assert not files.holds()
+    clock.advance(1)
+    assert files.changed()
+    assert files.holds()
+
+
+def test_file_that_was_written_long_ago_is_told_at_once(clock: FakeClock, file: Path) -> None:
+    files = Freshness([str(file)], clock=clock, quiet=1.0)
+    file.write_text("changed")
+    os.utime(file, (1.0, 1.0))
+    clock.advance(1)
+    assert files.changed()
+    file.write_text("again")
+    assert not files.holds()

@@ -3,12 +3,14 @@
 import ipaddress
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import moorage.rules as rules_module
 from moorage.config import ListenerSettings
 from moorage.errors import SettingError
 from moorage.events import Event, Events, RulesLoaded, RulesRejected
@@ -220,10 +222,16 @@ def clock() -> Clock:
     return Clock()
 
 
+def age(file: Path) -> None:
+    """As if it had been written a minute ago."""
+    os.utime(file, (time.time() - 60,) * 2)
+
+
 def replace(file: Path, text: str) -> None:
     """As an operator should: nobody ever reads half of it."""
     new = file.with_name("new")
     new.write_text(text)
+    age(new)
     new.replace(file)
 
 
@@ -234,16 +242,19 @@ def watched(file: Path, clock: Clock) -> tuple[Rules, list[Event]]:
     return rules, said
 
 
+def look(rules: Rules, clock: Clock) -> None:
+    clock.now += 1.5
+    rules.refresh()
+
+
 def test_file_that_changes_is_read_again(file: Path, clock: Clock) -> None:
     file.write_text("deny 10.0.0.0/8\n")
     rules, said = watched(file, clock)
     replace(file, "deny 11.0.0.0/8\nallow all\n")
-    clock.now += 1.5
-    rules.refresh()
+    look(rules, clock)
     assert (admits(rules, "10.0.0.1"), admits(rules, "11.0.0.1")) == (True, False)
     assert said == [RulesLoaded(str(file), 3)]
-    clock.now += 1.5
-    rules.refresh()
+    look(rules, clock)
     assert len(said) == 1
 
 
@@ -265,18 +276,92 @@ def test_file_that_will_not_do_leaves_the_rules_from_before(file: Path, clock: C
         file.unlink()
     else:
         replace(file, "deny 11.0.0.0/8\ndeny nonsense\n")
-    clock.now += 1.5
-    rules.refresh()
+    look(rules, clock)
     assert (admits(rules, "10.0.0.1"), admits(rules, "11.0.0.1")) == (False, True)
     [rejected] = said
     assert isinstance(rejected, RulesRejected)
     assert rejected.path == str(file)
     assert ("line 2" if ruin == "mistake" else "cannot be read") in rejected.reason
     replace(file, "deny 11.0.0.0/8\n")
-    clock.now += 1.5
-    rules.refresh()
+    look(rules, clock)
     assert isinstance(said[-1], RulesLoaded)
     assert admits(rules, "10.0.0.1")
+
+
+@pytest.mark.parametrize("text", ["", "# nobody\n"])
+def test_file_that_lost_all_rules_leaves_those_from_before(file: Path, clock: Clock, text: str) -> None:
+    file.write_text("deny 10.0.0.0/8\n")
+    rules, said = watched(file, clock)
+    replace(file, text)
+    look(rules, clock)
+    assert not admits(rules, "10.0.0.1")
+    [rejected] = said
+    assert isinstance(rejected, RulesRejected)
+    assert "is empty, and it had rules: write `allow all`" in rejected.reason
+    replace(file, "allow all\n")
+    look(rules, clock)
+    assert admits(rules, "10.0.0.1")
+
+
+def test_file_that_never_had_rules_may_stay_empty(file: Path, clock: Clock) -> None:
+    file.write_text("")
+    rules, said = watched(file, clock)
+    replace(file, "# nobody yet\n")
+    look(rules, clock)
+    assert said == [RulesLoaded(str(file), 0)]
+
+
+def test_file_that_is_being_written_is_read_when_it_is_left_alone(file: Path, clock: Clock) -> None:
+    file.write_text("deny 10.0.0.0/8\ndeny 11.0.0.0/8\n")
+    rules, said = watched(file, clock)
+    file.write_text("deny 10.0.0.0/8\n")
+    look(rules, clock)
+    assert said == []
+    assert not admits(rules, "11.0.0.1")
+    look(rules, clock)
+    assert said == [RulesLoaded(str(file), 1)]
+
+
+def test_file_that_changes_while_it_is_read_is_not_taken(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("deny 10.0.0.0/8\n")
+    rules, said = watched(file, clock)
+    replace(file, "deny 11.0.0.0/8\n")
+    read = rules_module._read
+
+    def slowly(path: str) -> Any:
+        found = read(path)
+        replace(file, "deny 12.0.0.0/8\n")
+        return found
+
+    monkeypatch.setattr(rules_module, "_read", slowly)
+    look(rules, clock)
+    monkeypatch.undo()
+    assert said == []
+    assert not admits(rules, "10.0.0.1")
+    look(rules, clock)
+    assert said == [RulesLoaded(str(file), 1)]
+    assert not admits(rules, "12.0.0.1")
+
+
+def test_file_that_could_not_be_read_once_is_tried_again(
+    file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    file.write_text("deny 10.0.0.0/8\n")
+    rules, said = watched(file, clock)
+    replace(file, "deny 11.0.0.0/8\n")
+    monkeypatch.setattr("moorage.rules.os.open", refuse)
+    for _ in range(3):
+        look(rules, clock)
+    assert [type(event) for event in said] == [RulesRejected]
+    monkeypatch.undo()
+    look(rules, clock)
+    assert said[1:] == [RulesLoaded(str(file), 1)]
+    assert not admits(rules, "11.0.0.1")
 
 
 def test_file_changes_also_where_nobody_listens(file: Path, clock: Clock) -> None:
@@ -284,8 +369,7 @@ def test_file_changes_also_where_nobody_listens(file: Path, clock: Clock) -> Non
     rules = Rules(path=str(file), clock=clock)
     for text in ("nonsense\n", "deny 11.0.0.0/8\n"):
         replace(file, text)
-        clock.now += 1.5
-        rules.refresh()
+        look(rules, clock)
     assert admits(rules, "10.0.0.1")
 
 

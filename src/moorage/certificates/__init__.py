@@ -6,6 +6,7 @@ Promises  every mistake is one `SettingError` sentence; a renewal never makes th
 Refuses   to import ssl before a listener has a certificate.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..config import ListenerSettings
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["Certificates", "load_certificates"]
 
 
-def load_certificates(settings: ListenerSettings) -> "Certificates | None":
-    """The certificates of one listener, loaded and checked; None where it has none."""
+def load_certificates(settings: ListenerSettings, before: Iterable["Certificates"] = ()) -> "Certificates | None":
+    """The certificates of one listener, loaded and checked; None where it has none.
+
+    `before` are those in use until now: one of them may have expired.
+    """
     if not settings.tls_cert:
         return None
     from .current import Certificates
 
-    return Certificates(settings)
+    return Certificates(settings, before=before)
 
 
 def __getattr__(name: str) -> Any:

@@ -58,8 +58,8 @@ def furnish(context: ssl.SSLContext, settings: ListenerSettings, authorities: st
         context.keylog_filename = settings.tls_key_log
 
 
-def read_authorities(settings: ListenerSettings, now: float) -> str | None:
-    """The certificates that clients are checked against, None when they are not."""
+def read_authorities(settings: ListenerSettings, now: float, in_use: frozenset[str] = frozenset()) -> str | None:
+    """The certificates that clients are checked against, None when they are not; may have expired if they are in use."""
     if settings.tls_client_ca is None:
         return None
     pem = read_pem(whose("tls_client_ca", settings), settings.tls_client_ca)
@@ -68,9 +68,18 @@ def read_authorities(settings: ListenerSettings, now: float) -> str | None:
         ends = ends_of_authorities(text)
     except (ssl.SSLError, TypeError, ValueError):
         raise pem.wrong("holds a certificate that cannot be read: it is damaged, get it anew") from None
-    if ends and max(ends.values()) <= now:
+    if ends and max(ends.values()) <= now and text not in in_use:
         raise pem.wrong(f"expired on {date(max(ends.values()))}, and no client would be let in: name a valid authority")
     return text
+
+
+def authority_warnings(settings: ListenerSettings, authorities: str | None, now: float) -> list[str]:
+    """Those that were kept though all of them have expired."""
+    ends = ends_of_authorities(authorities) if authorities is not None else {}
+    if not ends or max(ends.values()) > now:
+        return []
+    name, path = whose("tls_client_ca", settings), settings.tls_client_ca
+    return [f"{name}: {path} expired on {date(max(ends.values()))}, and no client is let in: name a valid authority"]
 
 
 def ends_of_authorities(text: str) -> dict[str, float]:

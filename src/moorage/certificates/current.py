@@ -2,7 +2,8 @@
 
 Owns      which context the next handshake gets.
 Promises  files that have changed are taken as a whole, when all of them are good, or not at all; a handshake
-          under way keeps what it has begun with; a change is seen within about a second of the next handshake.
+          under way keeps what it has begun with; one in use that expires is kept, so that it stops no other's renewal; a
+          change is seen within about a second of the next handshake.
 Refuses   to wait: who comes while another thread loads gets what there was before.
 Why       authorities give certificates for weeks, and a restart for each of them would cut connections; a
           renewal writes several files one after the other, and between two of them they do not fit.
@@ -10,6 +11,7 @@ Why       authorities give certificates for weeks, and a restart for each of the
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..config import ListenerSettings
@@ -17,7 +19,7 @@ from ..deadline import Clock, monotonic
 from ..events import CertificatesLoaded, CertificatesRejected, Events
 from ..freshness import Freshness
 from .by_name import Context, choose_by_name
-from .contexts import Now, cipher_warnings, furnish, open_key_log, read_authorities
+from .contexts import Now, authority_warnings, cipher_warnings, furnish, open_key_log, read_authorities
 from .pair import load_pair
 
 #: what was refused is tried again after this time though no file has changed: descriptors may have run out, or
@@ -31,19 +33,27 @@ class _Loaded(NamedTuple):
     context: Context
     expires: float
     warnings: tuple[str, ...]
+    #: the certificates and the authorities, as they are in their files
+    in_use: frozenset[str]
 
 
 class Certificates:
     """The certificates of one listener."""
 
-    def __init__(self, settings: ListenerSettings, clock: Clock = monotonic, now: Now = time.time) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        clock: Clock = monotonic,
+        now: Now = time.time,
+        before: Iterable["Certificates"] = (),
+    ) -> None:
         self.events: Events | None = None
         self._settings = settings
         self._clock = clock
         self._now = now
         paths = (*settings.tls_cert, *settings.tls_key, *filter(None, [settings.tls_client_ca]))
         self._freshness = Freshness(paths, clock=clock)  # before they are read, so that no change is missed
-        self._loaded = _load(settings, now())
+        self._loaded: _Loaded = _load(settings, now(), frozenset().union(*(one._loaded.in_use for one in before)))
         self._is_stale = False
         #: why the files were refused when they were last looked at, and when to try again
         self._refusal = ""
@@ -76,7 +86,7 @@ class Certificates:
 
     def _renew(self) -> CertificatesLoaded | CertificatesRejected | None:
         try:
-            self._loaded = _load(self._settings, self._now())
+            self._loaded = _load(self._settings, self._now(), self._loaded.in_use)
         except (OSError, ValueError) as error:  # a SettingError is one; nothing at all may cost a connection here
             self._retry_at = self._clock() + RETRY_SECONDS
             if str(error) == self._refusal:
@@ -91,17 +101,19 @@ class Certificates:
             self.events.emit(event)
 
 
-def _load(settings: ListenerSettings, now: float) -> _Loaded:
+def _load(settings: ListenerSettings, now: float, in_use: frozenset[str]) -> _Loaded:
     key_log = open_key_log(settings)
-    authorities = read_authorities(settings, now)
-    pairs = [load_pair(settings, number, now) for number in range(len(settings.tls_cert))]
+    authorities = read_authorities(settings, now, in_use)
+    pairs = [load_pair(settings, number, now, in_use) for number in range(len(settings.tls_cert))]
     for pair in pairs:
         furnish(pair.context, settings, authorities)
     first = pairs[0].context
     warnings = [
         *key_log,
         *cipher_warnings(settings, first),
+        *authority_warnings(settings, authorities, now),
         *(warning for pair in pairs for warning in pair.warnings),
         *choose_by_name(settings, pairs),
     ]
-    return _Loaded(first, min(pair.expires for pair in pairs), tuple(warnings))
+    known = frozenset([*(pair.leaf for pair in pairs), *filter(None, [authorities])])
+    return _Loaded(first, min(pair.expires for pair in pairs), tuple(warnings), known)

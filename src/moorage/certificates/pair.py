@@ -35,6 +35,8 @@ class Pair:
     """One certificate with its key, in a context of its own."""
 
     path: str
+    #: the certificate itself, as it is in the file: to know it again
+    leaf: str
     context: Context
     #: the names of hosts in it, as a server name is compared: in lower case; the first label may be `*`
     names: tuple[str, ...]
@@ -43,15 +45,15 @@ class Pair:
     warnings: tuple[str, ...]
 
 
-def load_pair(settings: ListenerSettings, number: int, now: float) -> Pair:
-    """The certificate of this number in `tls_cert`, with its key."""
+def load_pair(settings: ListenerSettings, number: int, now: float, in_use: frozenset[str] = frozenset()) -> Pair:
+    """The certificate of this number in `tls_cert`, with its key; it may have expired if it is in use."""
     certificate = read_pem(whose("tls_cert", settings), settings.tls_cert[number])
     chain = certificate.need_certificates()
     key = _read_key(settings, number, certificate)
     context = new_context(settings)
     _load(context, certificate, key)
     told, begins, expires = _understand(context, certificate)
-    if expires <= now:
+    if expires <= now and chain[0] not in in_use:
         raise certificate.wrong(f"expired on {date(expires)}: renew it")
     if begins > now:
         raise certificate.wrong(f"is not valid before {date(begins)}: wait, or set this host's clock")
@@ -63,7 +65,7 @@ def load_pair(settings: ListenerSettings, number: int, now: float) -> Pair:
         *_name_warnings(certificate, told),
         *_fit_warnings(settings, certificate, context),
     ]
-    return Pair(certificate.path, context, hosts, expires, tuple(warnings))
+    return Pair(certificate.path, chain[0], context, hosts, expires, tuple(warnings))
 
 
 def _read_key(settings: ListenerSettings, number: int, certificate: Pem) -> Pem:
@@ -187,7 +189,9 @@ def _key_warnings(key: Pem) -> Iterable[str]:
 
 
 def _time_warnings(certificate: Pem, begins: float, expires: float, now: float) -> Iterable[str]:
-    if expires - now <= min(SOON, (expires - begins) * SOON_PART):
+    if expires <= now:
+        yield f"{certificate.whose}: {certificate.path} expired on {date(expires)}: renew it"
+    elif expires - now <= min(SOON, (expires - begins) * SOON_PART):
         yield f"{certificate.whose}: {certificate.path} expires on {date(expires)}: renew it"
 
 

@@ -20,10 +20,18 @@ OBSERVABLE = ("max_per_client", "accept_rate", "client_rate", "rules", "min_rate
 _OF_TLS = ("tls_key", "tls_client_ca", "tls_verify", "tls_alpn", "tls_ciphers", "tls_key_log")
 
 
+#: these have a default, which is not looked at without a certificate
+_OF_TLS_UNLESS = {"tls_mode": "implicit", "tls_min_version": "1.2"}
+
+#: seconds; the moments of rates are kept as nanoseconds in 64 bits
+_MOST_AHEAD = float(1 << 62) / 1e9
+
+
 def check(server: ServerSettings, listeners: Sequence[ListenerSettings]) -> None:
     """Raises `SettingError` for the first that is found."""
     _check_addresses(listeners)
     _check_refusals(server)
+    _check_rates(server)
     for listener in listeners:
         _check_proxy(listener)
         _check_tls(listener)
@@ -49,6 +57,16 @@ def _check_refusals(server: ServerSettings) -> None:
             raise SettingError(f"observe_only names {shown(policy)}, which is none of {', '.join(OBSERVABLE)}")
 
 
+def _check_rates(server: ServerSettings) -> None:
+    for kind in ("accept", "client"):
+        rate, burst = getattr(server, f"{kind}_rate"), getattr(server, f"{kind}_burst")
+        if rate is not None and burst / rate > _MOST_AHEAD:
+            raise SettingError(
+                f"{kind}_burst is {burst}, which at this {kind}_rate takes more than a hundred years to come back: "
+                f"make {kind}_burst smaller, or {kind}_rate greater"
+            )
+
+
 def _check_proxy(listener: ListenerSettings) -> None:
     is_on, kind = listener.proxy_protocol != "off", parse_address(listener.bind).kind
     if is_on and kind != "unix" and not listener.proxy_trusted:
@@ -60,8 +78,8 @@ def _check_proxy(listener: ListenerSettings) -> None:
 
 def _check_tls(listener: ListenerSettings) -> None:
     if not listener.tls_cert:
-        for name in _OF_TLS:
-            if getattr(listener, name) not in (None, (), "off"):
+        for name in (*_OF_TLS, *_OF_TLS_UNLESS):
+            if getattr(listener, name) not in (None, (), "off", _OF_TLS_UNLESS.get(name)):
                 raise SettingError(
                     f"{name} of {listener.bind} says nothing without tls_cert: name a certificate, or leave it out"
                 )

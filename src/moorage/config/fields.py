@@ -17,6 +17,8 @@ MIB = 1024 * KIB
 DAY = 86400.0
 #: a longer time is a slip of the pen, and `poll()` and the socket options count milliseconds in 31 bits
 LONGEST = 24 * DAY
+#: about one a day: who wants fewer wants rules, and the moments of rates have 64 bits
+LEAST_RATE = 1e-5
 #: more sockets than any Linux process may have (`fs.nr_open` is at most 2**30; its default is 2**20)
 MOST_SOCKETS = 1 << 20
 #: the kernel's own limits: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT in include/net/tcp.h
@@ -58,7 +60,7 @@ def networks(help: str, change: str) -> Any:
 
 def rate(help: str, change: str) -> Any:
     """So many a second; off by default."""
-    return setting(None, help, change, "1/s", above=0, most=1e9)
+    return setting(None, help, change, "1/s", least=LEAST_RATE, most=1e9)
 
 
 def duration(default: float | None, help: str, change: str) -> Any:

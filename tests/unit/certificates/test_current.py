@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from moorage.certificates import Certificates, current
+from moorage.certificates.contexts import ends_of_authorities
 from moorage.certificates.current import RETRY_SECONDS
 from moorage.certificates.pair import load_pair
 from moorage.config import ListenerSettings
@@ -322,3 +323,47 @@ def test_renewal_under_load_loses_no_handshake(renewed: Renewed) -> None:
         thread.join(PATIENCE)
     assert faults == []
     assert len(seen) > 2
+
+
+def lapsed_and_renewed(folder: Path, **values: Any) -> tuple[Certificates, FakeClock, FakeClock, Files, Files]:
+    """Two certificates: the second expires, and the first is renewed."""
+    clock, wall = FakeClock(), FakeClock(time())
+    first = write(issue("old.example", *HOSTS), folder, "first")
+    second = write(issue("lapsed.example", ends=1000.0), folder, "second")
+    made = Certificates(settings(first, second, **values), clock, wall)
+    wall.advance(2000)
+    write(issue("new.example", *HOSTS), folder, "first")
+    clock.advance(1)
+    return made, clock, wall, first, second
+
+
+def test_expired_one_in_use_does_not_stop_the_renewal_of_others(tmp_path: Path) -> None:
+    made, _, _, _, second = lapsed_and_renewed(tmp_path)
+    assert shown(made.context()) == "new.example"
+    assert any(f"{second.cert} expired on " in warning for warning in made.warnings)
+
+
+def test_expired_one_that_is_new_is_refused(tmp_path: Path) -> None:
+    made, _, _, _, _ = lapsed_and_renewed(tmp_path)
+    write(issue("other.example", ends=500.0), tmp_path, "second")
+    assert shown(made.context()) == "old.example"
+
+
+def test_expired_one_is_kept_at_a_reload_and_refused_at_a_start(tmp_path: Path) -> None:
+    made, _, wall, first, second = lapsed_and_renewed(tmp_path)
+    again = Certificates(settings(first, second), now=wall, before=[made])
+    assert shown(again.context()) == "new.example"
+    with pytest.raises(ValueError, match="expired on"):
+        Certificates(settings(first, second), now=wall)
+
+
+def test_expired_authorities_in_use_do_not_stop_a_renewal(tmp_path: Path) -> None:
+    ca = Path(certificates().ca)
+    clock, wall = FakeClock(), FakeClock(time())
+    files = write(issue("old.example", *HOSTS), tmp_path)
+    made = Certificates(settings(files, tls_client_ca=str(ca), tls_verify="optional"), clock, wall)
+    wall.advance(max(ends_of_authorities(ca.read_text()).values()) - wall())
+    write(issue("new.example", *HOSTS, ends=wall() - time() + 86400), tmp_path)
+    clock.advance(1)
+    made.context()
+    assert any("no client is let in" in warning for warning in made.warnings)

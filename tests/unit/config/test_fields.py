@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from moorage.config.fields import LONGEST, MIB, duration, networks, rate, setting, time_limit
+from moorage.config.fields import LEAST_RATE, LONGEST, MIB, duration, networks, rate, setting, time_limit
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ def test_time_limit_is_above_zero_and_a_duration_may_be_zero() -> None:
 
 def test_rate_is_off_and_networks_are_none_by_default() -> None:
     assert (Example().pace, Example().places) == (None, ())
-    assert FOUND["pace"]["limits"]["gt"] == 0
+    assert FOUND["pace"]["limits"] == {"gt": None, "ge": LEAST_RATE, "le": 1e9}
     assert FOUND["places"]["unit"] == "networks"

@@ -26,7 +26,10 @@ TOGETHER = {
     "tls_key": {"tls_cert": "/a.pem"},
     "tls_client_ca": {"tls_cert": "/a.pem", "tls_verify": "required"},
     "tls_verify": {"tls_cert": "/a.pem", "tls_client_ca": "/ca"},
-    **{name: {"tls_cert": "/a.pem"} for name in ("tls_alpn", "tls_ciphers", "tls_key_log")},
+    **{
+        name: {"tls_cert": "/a.pem"}
+        for name in ("tls_alpn", "tls_ciphers", "tls_key_log", "tls_mode", "tls_min_version")
+    },
 }
 
 

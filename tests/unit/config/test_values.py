@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorage.config.fields import LEAST_RATE
 from moorage.config.settings import ListenerSettings, ProgramSettings, ServerSettings
 from moorage.config.values import Given, Settings, convert, names, show
 from moorage.errors import SettingError
@@ -158,7 +159,9 @@ def test_network_that_will_not_do_is_named_out_of_many(bad: str) -> None:
         listener("allow", [*many, bad, "10.200.0.0/16"])
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "0/s", "1e12", float("nan"), float("inf"), True, "fast", 2e9])
+@pytest.mark.parametrize(
+    "value", [0, -1, "0", "0/s", "1e12", 1e-11, "0.000001", float("nan"), float("inf"), True, "fast", 2e9]
+)
 def test_rate_that_will_not_do_is_one_sentence(value: object) -> None:
     with pytest.raises(SettingError, match=r"a number above 0 for each second, such as 100, 0\.5 or 30/m, or off"):
         server("accept_rate", value)
@@ -204,6 +207,7 @@ def test_any_words_are_read_back_as_they_are_shown(words: list[str]) -> None:
 @given(_times)
 def test_any_time_and_rate_is_read_back_as_it_is_shown(value: float) -> None:
     assert server("lifetime", show(ServerSettings, "lifetime", value)) == pytest.approx(value, abs=1e-9)
+    value = max(value, LEAST_RATE)
     shown = show(ServerSettings, "accept_rate", value)
     assert server("accept_rate", shown) == pytest.approx(value, rel=1e-12)
     assert "e" not in shown
