@@ -40,7 +40,7 @@ class Reading:
         self.files: list[ListenerFiles] = []
         monkeypatch.setattr("moorage.listener.read_files", self._read)
 
-    def _read(self, settings: ListenerSettings) -> ListenerFiles:
+    def _read(self, settings: ListenerSettings, _before: object = ()) -> ListenerFiles:
         rules: Any = object()
         self.files.append(ListenerFiles(rules=rules))
         return self.files[-1]
