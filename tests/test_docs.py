@@ -140,7 +140,7 @@ def test_every_state_of_the_status_is_explained() -> None:
 
 def test_every_setting_that_only_a_restart_changes_is_named() -> None:
     (names,) = words("deploy-without-losing-a-connection.md", "What a reload cannot change")
-    assert names == {*RESTART_ONLY, COUNTED, "v6only"}  # `v6only` is named by `change_listeners`
+    assert names == {*RESTART_ONLY, *COUNTED, "v6only"}  # `v6only` is named by `change_listeners`
 
 
 def test_every_command_has_its_section() -> None:

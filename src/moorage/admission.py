@@ -3,7 +3,8 @@
 Owns      the count of connections being served, waiting and lingering ones included, of all and of each client.
 Promises  never more tickets out than the limit; a ticket goes back exactly once, whoever gives it back
           and however often; those who wait for a free one are called when there is one; a client at its
-          limit is refused and never waits, since it is known only after `accept`.
+          limit is refused and never waits, since it is known only after `accept`; a client has the same key in
+          all processes that were forked from one.
 Refuses   before TLS and before a Connection object exists, so that saying no stays cheap.
 Why       counting in one place is the only way the limit means what its name says.
 How       a token is an element of a list: `pop` and `append` are atomic, so that a ticket can be given
@@ -11,8 +12,8 @@ How       a token is an element of a list: `pop` and `append` are atomic, so tha
           could not.
 """
 
-import socket
 from collections.abc import Callable
+from socket import AF_INET6, inet_aton, inet_pton
 from typing import Any, Protocol
 
 from .errors import SettingError
@@ -20,6 +21,9 @@ from .events import Address
 
 #: RFC 4291 2.5.5.2: the first 12 bytes of an IPv4 address as an IPv6 socket sees it
 _MAPPED = bytes(10) + b"\xff\xff"
+#: the bits of an address that are one client, unless the settings say otherwise
+WHOLE_V4, SITE_V6 = 32, 64
+_KEY_BITS = (1 << 64) - 1
 
 
 class Gate:
@@ -95,7 +99,7 @@ class ClientCounts(Protocol):
 
 
 class ClientLimit:
-    """At most so many connections of one client at once; asked in the thread that accepts."""
+    """At most so many connections of one client at once; asked in the thread that accepts, by the client's key."""
 
     def __init__(self, most: int, counts: ClientCounts) -> None:
         if most < 1:
@@ -103,16 +107,12 @@ class ClientLimit:
         self.most = most
         self._counts = counts
 
-    def enter(self, ticket: Any, addr: Address) -> Any:
-        """A ticket that gives back this one and the client's place; None when the client has `most` already.
+    def refuses(self, key: int) -> bool:
+        """Whether this client has `most` already; False holds until it enters: others leave, and nobody else adds."""
+        return self._counts.count(key) >= self.most
 
-        Then this one is still the caller's.
-        """
-        key = client_key(addr)
-        if key is None:
-            return ticket
-        if self._counts.count(key) >= self.most:  # who leaves meanwhile makes it less, and nobody else adds
-            return None
+    def enter(self, ticket: Any, key: int) -> "ClientTicket":
+        """A ticket that gives back this one and the client's place, for a client that is not refused."""
         self._counts.add(key)
         return ClientTicket(ticket, self._counts, key)
 
@@ -172,6 +172,28 @@ class LocalCounts:
             self._left.append(key)
 
 
+def client_keys(prefix_v4: int = WHOLE_V4, prefix_v6: int = SITE_V6) -> Callable[[Address], int | None]:
+    """As `client_key`, with so many first bits of an address for one client."""
+    if (prefix_v4, prefix_v6) == (WHOLE_V4, SITE_V6):
+        return client_key  # which has nothing to mask, and is called for each connection
+    mask_v4, mask_v6 = -1 << 32 - prefix_v4, -1 << 128 - prefix_v6
+
+    def key(addr: Address) -> int | None:
+        if type(addr) is not tuple:
+            return None
+        packed = _packed(addr[0])
+        if len(packed) == 4:
+            return int.from_bytes(packed) & mask_v4 or 1
+        number = int.from_bytes(packed) & mask_v6
+        if prefix_v6 <= 64:
+            return number >> 64 or 1
+        # More bits than a key has.  SipHash, whose secret all processes forked from one have in common: nobody can
+        # choose an address that is taken for another's, and by chance it is one in 2**64.
+        return hash(number.to_bytes(16)) & _KEY_BITS or 1
+
+    return key
+
+
 def client_key(addr: Address) -> int | None:
     """Who a peer is, as a number of 64 bits: its IPv4 address, or the /64 of its IPv6 address.
 
@@ -180,10 +202,16 @@ def client_key(addr: Address) -> int | None:
     """
     if type(addr) is not tuple:
         return None
-    host = addr[0]
+    host = addr[0]  # not by `_packed`: that call would be a fifth of what this costs
     if ":" not in host:
-        return int.from_bytes(socket.inet_aton(host)) or 1
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])  # after it: the scope of a local address
-    if packed.startswith(_MAPPED):
-        return int.from_bytes(packed[12:]) or 1
-    return int.from_bytes(packed[:8]) or 1
+        return int.from_bytes(inet_aton(host)) or 1
+    packed = inet_pton(AF_INET6, host.partition("%")[0])
+    return int.from_bytes(packed[12:] if packed.startswith(_MAPPED) else packed[:8]) or 1
+
+
+def _packed(host: str) -> bytes:
+    """The bytes of an address: 4 of IPv4, also where IPv6 maps it, 16 of IPv6."""
+    if ":" not in host:
+        return inet_aton(host)
+    packed = inet_pton(AF_INET6, host.partition("%")[0])  # after it: the scope of a local address
+    return packed[12:] if packed.startswith(_MAPPED) else packed

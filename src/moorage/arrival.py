@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from .deadline import monotonic
 from .events import Address, Cause, Events, SetupFailed, TlsEstablished
+from .refusal import Overflow
 from .state import PROXY, TLS
 from .transport.proxy import ProxyError, ProxyHeader, ProxyParser
 
@@ -27,8 +28,6 @@ RECV_SIZE = 16 * 1024
 MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT  # alone: a peer that has said end of stream would be ready for ever
-
-_RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger: close sends a reset
 
 Done = Callable[[Any], None]
 Call = Callable[[], None]
@@ -51,7 +50,7 @@ class Watch(Protocol):
 class Door(Protocol):
     """Who may come in; see door."""
 
-    def enter_claimed(self, ticket: Any, addr: Address, /) -> Any: ...
+    def enter_claimed(self, ticket: Any, addr: Address, /, *, is_peer: bool) -> Any: ...
 
 
 class Certificates(Protocol):
@@ -76,15 +75,22 @@ class SetupSettings(Protocol):
     @property
     def setup_timeout(self) -> float | None: ...
     @property
-    def overflow(self) -> str: ...
+    def overflow(self) -> Overflow: ...
     @property
     def overflow_message(self) -> bytes: ...
+
+
+class Refusal(Protocol):
+    """Who says no to a client that a PROXY header names; see refusal."""
+
+    def refuse(self, guest: Any, cause: Cause, /) -> None: ...
 
 
 class Setup(Protocol):
     """What all arrivals at one listener have in common; see setup."""
 
     door: Door | None
+    refusal: Refusal
     settings: SetupSettings
     watch: Watch
     events: Events
@@ -116,7 +122,7 @@ class Arrival:
         self._session: Session | None = None
         self._begun = 0.0  # the handshake
         self._unsent = b""  # of our flight
-        self._failure: Exception | None = None  # of the last step
+        self._failure: str | None = None  # why the last step failed; not the error, whose traceback leads back to us
         self._info: Any = None  # what was agreed on, once that is so
         self._is_parked = self._is_away = self._is_over = False
         self._timer: Timer | None = None
@@ -135,7 +141,7 @@ class Arrival:
                     Cause.PROXY_ERROR, f"{_name(guest.peer)} is not in proxy_trusted, and a PROXY header is required"
                 )
                 return
-            self._parser = ProxyParser(optional=setup.proxy_mode == "optional")
+            self._parser = ProxyParser(optional=setup.proxy_mode == "optional", only_looks=not self._is_trusted)
         if setup.settings.setup_timeout is not None:
             self._timer = setup.watch.call_at(guest._opened_at + setup.settings.setup_timeout, self._be_late)
         self._park(READ)
@@ -229,9 +235,11 @@ class Arrival:
                 guest.peer = header.source
         # LOCAL is the load balancer's own connection: a health check is no client, whom limits are for
         if setup.door is not None and (header is None or header.command == "PROXY"):
-            entered = setup.door.enter_claimed(guest._ticket, guest.peer)
+            is_peer = header is None or header.source is None  # who was asked about at accept
+            entered = setup.door.enter_claimed(guest._ticket, guest.peer, is_peer=is_peer)
             if isinstance(entered, Cause):
-                self._refuse(entered)
+                self._stop_waiting()
+                setup.refusal.refuse(guest, entered)
                 return
             guest._ticket = entered
         if setup.is_tls:
@@ -243,23 +251,6 @@ class Arrival:
                 guest._buffer = bytearray(rest)
                 guest.bytes_received = len(rest)
             self._pass_on()
-
-    def _refuse(self, cause: Cause) -> None:
-        """As the acceptor refuses others: by a message where clear text is spoken, a reset, or without a word.
-
-        Who gets no message does not linger: a flood through a load balancer would hold every place.
-        """
-        settings, guest = self._setup.settings, self._guest
-        if cause is not Cause.DENIED and settings.overflow_message and not self._setup.is_tls:
-            self._unsent = settings.overflow_message
-            self._send_some()
-            self._end(cause)
-            return
-        self._stop_waiting()
-        guest.record(cause)
-        if cause is not Cause.DENIED and settings.overflow == "reset":
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        guest.release()
 
     # The TLS handshake
 
@@ -283,7 +274,7 @@ class Arrival:
             if self._session.handshake():
                 self._info = self._session.info  # here, since it decodes a certificate that is the client's
         except Exception as error:
-            self._failure = error
+            self._failure = self._setup.why(error)
         if self._session is not None:
             self._unsent += self._session.take()  # what answers a failure is an alert
 
@@ -296,7 +287,7 @@ class Arrival:
             self._leave()
         elif self._failure is not None:
             self._send_some()
-            self._fail(Cause.TLS_ERROR, self._setup.why(self._failure))
+            self._fail(Cause.TLS_ERROR, self._failure)
         else:
             self._send()
 

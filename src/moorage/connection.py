@@ -104,10 +104,15 @@ class Connection(SocketLike, Lifecycle):
         """Go on in TLS, as after a STARTTLS: shakes hands within `setup_timeout`, with the listener's certificate.
 
         Raises `ConnectionEnded` when that fails, or when anything had been read ahead: such plain text is not the
-        client's, but of somebody in between (CVE-2011-0411).
+        client's, but of somebody in between (CVE-2011-0411).  Raises `ValueError` while a text file is there that
+        reads from it: whether that has read ahead nobody can see.
         """
         if self._tls is not None:
             raise ValueError("this connection speaks TLS already")
+        if self._text is not None and self._text() is not None:
+            raise ValueError(
+                "a text file from makefile() may have read ahead; read lines by readline() before start_tls()"
+            )
         session, begun = self._make_session(context, server_hostname), monotonic()
         try:
             if self._buffer:

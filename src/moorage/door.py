@@ -1,9 +1,9 @@
 """Door: who may come in by one listener.
 
-Owns      the order in which its policies are asked: rules, then the rate of the client, then how many it has.
-Promises  who is turned away costs a place of nobody, and of his own rate nothing; a policy under `observe_only` turns
-          nobody away, and says by an event whom it would have; with PROXY on the listener the peer is asked about
-          by the rules alone, and the client that the header names by all of them.
+Owns      the order in which its policies are asked: rules, then how many the client has, then its rate.
+Promises  who is turned away costs a place of nobody, and of his own rate nothing: a turn is taken last; a policy under
+          `observe_only` turns nobody away, and says by an event whom it would have, once; with PROXY on the listener
+          the peer is asked about by the rules alone, and the client that the header names by all of them.
 Refuses   to close anything, and to count: `RefusalObserved` and whoever refuses do.
 Thread    that which turns the Watch, alone.
 """
@@ -37,7 +37,8 @@ class ClientRates(Protocol):
 class ClientLimit(Protocol):
     """How many of each client may be here; see admission."""
 
-    def enter(self, ticket: Any, addr: Address, /) -> Any: ...
+    def refuses(self, key: int, /) -> bool: ...
+    def enter(self, ticket: Any, key: int, /) -> Any: ...
 
 
 class Door:
@@ -74,31 +75,34 @@ class Door:
             return Cause.DENIED if self._rules is not None and self._denies(self._rules, addr) else ticket
         return self.enter_claimed(ticket, addr)
 
-    def enter_claimed(self, ticket: Ticket, addr: Address) -> Ticket | Cause:
-        """As `enter`, for the client that a PROXY header names, or the peer where it names none."""
-        if self._rules is not None and self._denies(self._rules, addr):
+    def enter_claimed(self, ticket: Ticket, addr: Address, *, is_peer: bool = False) -> Ticket | Cause:
+        """As `enter`, for the client that a PROXY header names.
+
+        Or, with `is_peer`, for the peer itself where none is named: the rules have been asked about it by `enter`.
+        """
+        if not is_peer and self._rules is not None and self._denies(self._rules, addr):
             return Cause.DENIED
-        if self._rates is not None and self._is_too_fast(self._rates, addr):
+        if self._limit is None and self._rates is None:
+            return ticket
+        key = self._client_key(addr)
+        return ticket if key is None else self._enter_client(ticket, addr, key)
+
+    def _enter_client(self, ticket: Ticket, addr: Address, key: int) -> Ticket | Cause:
+        limit, rates = self._limit, self._rates
+        has_enough = limit is not None and limit.refuses(key)
+        if has_enough and not self._only_observes(self._observes_limit, addr, Cause.REFUSED_CLIENT):
+            return Cause.REFUSED_CLIENT
+        is_too_fast = rates is not None and rates.take(key, self._clock()) > 0
+        if is_too_fast and not self._only_observes(self._observes_rates, addr, Cause.REFUSED_RATE):
             return Cause.REFUSED_RATE
-        return ticket if self._limit is None else self._within(self._limit, ticket, addr)
+        if limit is None or has_enough:  # whom the limit only observes has no place of it
+            return ticket
+        within: Ticket = limit.enter(ticket, key)
+        return within
 
     def _denies(self, rules: Rules, addr: Address) -> bool:
         rules.refresh()
         return not rules.admits(addr) and not self._only_observes(self._observes_rules, addr, Cause.DENIED)
-
-    def _is_too_fast(self, rates: ClientRates, addr: Address) -> bool:
-        key = self._client_key(addr)
-        if key is None or not rates.take(key, self._clock()):
-            return False
-        return not self._only_observes(self._observes_rates, addr, Cause.REFUSED_RATE)
-
-    def _within(self, limit: ClientLimit, ticket: Ticket, addr: Address) -> Ticket | Cause:
-        within: Ticket | None = limit.enter(ticket, addr)
-        if within is not None:
-            return within
-        if self._only_observes(self._observes_limit, addr, Cause.REFUSED_CLIENT):
-            return ticket
-        return Cause.REFUSED_CLIENT
 
     def _only_observes(self, observes: bool, addr: Address, cause: Cause) -> bool:
         if observes and RefusalObserved in self._events.wanted:

@@ -2,8 +2,8 @@
 
 Owns      a refused client's socket until it is closed or the Watch has it; one descriptor in reserve.
 Promises  a refused client gets the whole message, then end of stream, as far as that is possible without
-          waiting; a flood of them holds at most `LINGERING_REFUSED` descriptors; the reserve is opened
-          again after each use.
+          waiting; a flood of them holds at most `LINGERING_REFUSED` descriptors and no ticket; the reserve is
+          opened again after each use.
 Refuses   to wait for a client, and to serve one.
 Why       close after a message, with unread input, sends a reset that destroys the message: hence the
           lingering.  Without a descriptor nobody can even be refused: when none is left the reserve is
@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from .events import Address, Cause, ConnectionRefused, Events
 
@@ -34,6 +34,17 @@ class Watch(Protocol):
     """Who lingers for us; see watch."""
 
     def linger(self, sock: _socket.socket, release: Callable[[], None]) -> None: ...
+
+
+class Guest(Protocol):
+    """A connection that we have still to refuse; see connection."""
+
+    _sock: Any
+    _ticket: Any
+
+    def record(self, cause: Cause, /) -> None: ...
+    def finish(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class Refusal:
@@ -72,7 +83,7 @@ class Refusal:
         if self._overflow == "reset":
             _reset(sock)
             return
-        self._say_no(sock)
+        _say_no(sock, self._message)
         if self._lingering < LINGERING_REFUSED:
             self._lingering += 1
             self._watch.linger(sock, self._lingered)
@@ -93,7 +104,7 @@ class Refusal:
         if self._overflow == "reset":
             _reset(sock)
         else:
-            self._say_no(sock)
+            _say_no(sock, self._message)
             sock.close()
 
     def _lingered(self) -> None:
@@ -103,14 +114,69 @@ class Refusal:
         if ConnectionRefused in self._events.wanted:
             self._events.emit(ConnectionRefused(addr, cause))
 
-    def _say_no(self, sock: _socket.socket) -> None:
-        with suppress(OSError):  # the client may be gone
-            if self._message:
-                sock.send(self._message, socket.MSG_DONTWAIT)
-            sock.shutdown(socket.SHUT_WR)
+
+class LateRefusal:
+    """Says no to connections that were admitted before it was known whose they are: behind a PROXY header.
+
+    As `Refusal` does, but each has a ticket, and its end is its own event.  Who gets no message does not linger.
+    In the Watch's thread.
+    """
+
+    def __init__(self, overflow: Overflow, message: bytes) -> None:
+        self._overflow = overflow
+        self._message = message
+        self._lingering = 0
+
+    def refuse(self, guest: Guest, cause: Cause) -> None:
+        """Say no to this connection, which waits for nothing any more, for this reason."""
+        guest.record(cause)
+        if cause is not Cause.DENIED:
+            if self._overflow == "reset":
+                _reset_at_close(guest._sock)
+            elif self._message:
+                _send(guest._sock, self._message)
+                if self._lingering < LINGERING_REFUSED:
+                    self._linger(guest)
+                    return
+        guest.release()
+
+    def _linger(self, guest: Guest) -> None:
+        """Its place is for the next client: else a flood through a load balancer would hold all of them."""
+        self._lingering += 1
+        ticket, guest._ticket = guest._ticket, _LingeringTicket(self)
+        ticket.give_back()
+        guest.finish()
+
+
+class _LingeringTicket:
+    """What a refused connection gives back at its close instead of its ticket."""
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self, refusal: LateRefusal) -> None:
+        self._refusal = refusal
+
+    def give_back(self) -> None:
+        self._refusal._lingering -= 1
+
+
+def _send(sock: Any, message: bytes) -> None:
+    with suppress(OSError):  # the client may be gone
+        sock.send(message, socket.MSG_DONTWAIT)
+
+
+def _say_no(sock: _socket.socket, message: bytes) -> None:
+    if message:
+        _send(sock, message)
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+
+
+def _reset_at_close(sock: Any) -> None:
+    with suppress(OSError):  # a Unix socket knows no reset
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _reset(sock: _socket.socket) -> None:
-    with suppress(OSError):  # a Unix socket knows no reset
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    _reset_at_close(sock)
     sock.close()

@@ -30,6 +30,7 @@ from .events import Address, Cause, Events, HandlersCut, ServerResumed, ServerSt
 from .handler import Service, adapt
 from .interrupts import woken_by_signals
 from .listener import Listener
+from .observe.certificate_warnings import warn_of_certificates
 from .observe.logs import log_events
 from .pace import Pace
 from .reception import Reception
@@ -265,7 +266,7 @@ class Server:
     def _serve(self) -> None:
         try:
             self._open_doors()
-            self._started.set()
+            self.watch.call_soon(self._started.set)  # after a `suspend()` that came before
             with woken_by_signals(self.watch) as ctrl_c:
                 self._service.ctrl_c = ctrl_c
                 while self._lifecycle is not State.CLOSED:
@@ -286,6 +287,7 @@ class Server:
         self._reception.setups = make_setups(
             self._listeners, doors, self.settings, self.watch, self.events, self._runner.offload
         )
+        warn_of_certificates(self._listeners, self.events, is_worker=self._shared is not None)
         pace, idle = pace_of(self._shared, self.settings, self.events), self.settings.shed_idle
         room = None if idle is None else Shedding(self._reception, idle)
         pairs = zip(self._listeners, doors, strict=True)
@@ -327,8 +329,7 @@ class Server:
 
     def _own_fds(self) -> list[int]:
         """What a forked child has to close: every descriptor of ours."""
-        listeners = [listener.fileno() for listener in self._listeners]
-        connections = [connection.fileno() for connection in self.connections]
+        listeners, connections = map(Listener.fileno, self._listeners), map(Connection.fileno, self.connections)
         shared = self._shared.fds if self._shared is not None else ()
         return [fd for fd in (*listeners, *connections, *shared, *self.watch.own_fds()) if fd >= 0]
 

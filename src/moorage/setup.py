@@ -8,8 +8,9 @@ Refuses   a header from whom `proxy_trusted` does not name.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from .arrival import Arrival, Call, Certificates, Done, Door, Session, SetupSettings, Watch
+from .arrival import Arrival, Call, Certificates, Done, Door, Refusal, Session, SetupSettings, Watch
 from .events import Address, Events
+from .refusal import LateRefusal
 
 
 class Rules(Protocol):
@@ -55,6 +56,8 @@ class Setup:
         self.offload = offload
         self.proxy_mode: str = listener.settings.proxy_protocol
         self.is_tls = listener.certificates is not None and listener.settings.tls_mode == "implicit"
+        # where TLS is spoken nobody is sent clear text
+        self.refusal: Refusal = LateRefusal(settings.overflow, b"" if self.is_tls else settings.overflow_message)
         if listener.certificates is not None:
             # here alone, since ssl takes 10 ms; and not later, when there may be no descriptor left to import with
             from .setup_reasons import why

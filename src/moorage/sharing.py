@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from . import admission
 from .acceptor import Gate
-from .admission import ClientCounts, ClientLimit, LocalCounts, client_key
+from .admission import ClientCounts, ClientLimit, LocalCounts, client_keys
 from .config import ListenerSettings, ServerSettings
 from .door import Door
 from .events import Events
@@ -64,6 +64,7 @@ def doors_of(
 ) -> list[Door | None]:
     """The door of each listener, None where everybody may come in; limits are of all of them together."""
     limit, rates = limit_of(shared, settings), None
+    client_key = client_keys(settings.client_prefix_v4, settings.client_prefix_v6)
     if settings.client_rate is not None:
         rates = _memory(shared).client_rates(settings.client_rate, settings.client_burst)
     for listener in listeners:

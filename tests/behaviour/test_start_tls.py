@@ -363,3 +363,43 @@ def test_client_side_starts_tls_in_mid_stream(house: Open) -> None:
 
     assert Background(talk).result() == b"hello"
     assert opened.cause() is Cause.PEER_CLOSED
+
+
+@FEW
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_text_file_that_may_have_read_ahead_stands_in_the_way(house: Open, journal: Journal, mode: str) -> None:
+    """What somebody in between put behind STARTTLS would come out of it, as if it had come by TLS."""
+
+    def handler(conn: Connection) -> None:
+        text = conn.makefile(mode)
+        assert text.readline() == "STARTTLS\n"
+        with pytest.raises(ValueError, match="may have read ahead"):
+            conn.start_tls()
+        assert conn.tls is None
+        journal.write("refused")
+
+    opened = in_plain(house, handler)
+    client = opened.tls_client(secured=False)
+    client.sendall(b"STARTTLS\nEVIL\n")
+    assert journal.read() == "refused"
+    client.close()
+    opened.end()
+
+
+@FEW
+def test_text_file_that_is_gone_does_not(house: Open) -> None:
+    def handler(conn: Connection) -> None:
+        text = conn.makefile("rw", buffering=1)
+        text.write("220 ready\n")  # type: ignore[arg-type]  # the stubs do not tell text files by mode
+        text.close()
+        del text
+        upgrade(conn)
+
+    opened = in_plain(house, handler)
+    client = opened.tls_client(secured=False)
+    assert client.line() == b"220 ready\n"
+    assert client.line() == b"220 ready\n"
+    client.sendall(b"STARTTLS\n")
+    assert client.line() == b"220 go ahead\n"
+    client.secure()
+    assert client.line()

@@ -112,6 +112,24 @@ def test_renewed_certificate_is_shown_and_no_handshake_fails_meanwhile(house: Op
     assert opened.is_quiet()
 
 
+@pytest.mark.security("tls")
+@pytest.mark.runners("threads", "fibers")
+def test_program_of_ones_own_is_warned_at_the_start_and_after_each_renewal(
+    house: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return caplog.text.count(f"chmod 600 {files.key}")
+
+    files = write(issue(*HOSTS), tmp_path)
+    Path(files.key).chmod(0o644)
+    opened = house(echo, tls_cert=files.cert, tls_key=files.key)
+    assert said() == 1
+    new = write(issue(*HOSTS), tmp_path)
+    Path(new.key).chmod(0o644)
+    eventually(lambda: shown(opened.server.address) == serial_of(new), SOON)
+    eventually(lambda: said() == 2)
+
+
 # --- the command line --------------------------------------------------------------------------------
 
 
@@ -245,3 +263,21 @@ def test_renewal_without_a_signal_is_seen_by_every_worker(serve: Serve, tmp_path
         last.append(shown(address))
     server.hear("certificate")
     assert not server.said("Traceback")
+
+
+@pytest.mark.full  # waits for a certificate to expire
+def test_renewal_that_workers_took_and_that_expires_is_warned_of_once_and_stops_no_reload(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "moorage.toml").write_text(settings_of(write(issue(*HOSTS), tmp_path / "files"), workers=2))
+    server = serve()
+    address = server.address()
+    new, ends = write(issue(*HOSTS, ends=10.0), tmp_path / "files"), time.time() + 10.0
+    eventually(lambda: shown(address) == serial_of(new), SOON)
+    server.hear(f"WARNING .*{new.cert} expires on")
+    eventually(lambda: time.time() > ends, SOON)
+    server.signal(signal.SIGHUP)
+    server.hear("reloaded after")
+    server.hear(f"WARNING .*{new.cert} expired on")
+    assert sum("expires on" in line for line in server.log if "WARNING" in line) == 1
+    assert not server.said("ERROR")

@@ -13,6 +13,7 @@ from typing import Any
 from moorage.config import ListenerSettings
 from moorage.connection import Connection
 from moorage.events import Cause, ConnectionClosed, SetupFailed
+from moorage.refusal import Overflow
 from moorage.rules import Rules
 from moorage.setup import Setup
 
@@ -27,7 +28,7 @@ BALANCERS = "192.0.2.0/24"
 @dataclass(frozen=True)
 class Settings:
     setup_timeout: float | None = 10.0
-    overflow: str = "wait"
+    overflow: Overflow = "wait"
     overflow_message: bytes = b""
 
 
@@ -58,9 +59,12 @@ class FakeDoor:
 
     cause: Cause | None = None
     asked: list[Any] = field(default_factory=list)
+    #: what it was told each time: whether this is the peer, whom the rules were asked about before
+    told: list[bool] = field(default_factory=list)
 
-    def enter_claimed(self, ticket: Any, addr: Any) -> Any:
+    def enter_claimed(self, ticket: Any, addr: Any, *, is_peer: bool) -> Any:
         self.asked.append(addr)
+        self.told.append(is_peer)
         return self.cause or Around(ticket)
 
 

@@ -1,14 +1,21 @@
 """Arrival: header and handshake in pieces of any size, every end, and nothing left behind."""
 
+import gc
 import select
 import ssl
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from moorage.events import Cause, Phase, SetupFailed, TlsEstablished
+from moorage.arrival import Arrival
+from moorage.connection import Connection
+from moorage.events import Cause, ConnectionClosed, Phase, SetupFailed, TlsEstablished
+from moorage.refusal import LINGERING_REFUSED
 from moorage.state import PROXY, TLS
+from moorage.transport.proxy import ProxyParser
+from moorage.transport.tls import Session
 from support.arrivals import PEER, Arriving, FakeDoor, Place
 from support.certificates import client_context
 from support.sockets import read_all, reset, shrink
@@ -16,7 +23,10 @@ from support.sockets import read_all, reset, shrink
 CLIENT = ("198.51.100.7", 5000)
 HEADER = b"PROXY TCP4 198.51.100.7 203.0.113.9 5000 443\r\n"
 BLOCK = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([198, 51, 100, 7, 203, 0, 113, 9]) + b"\x13\x88\x01\xbb"
+#: a checksum that is wrong
+BROKEN = BLOCK[:14] + b"\x00\x13" + BLOCK[16:] + b"\x03\x00\x04bad!"
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+UNSPECIFIED = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"
 
 
 @pytest.fixture
@@ -96,7 +106,11 @@ def test_stranger_without_a_header_is_served_where_it_is_optional(place: Any) ->
     assert (one.connection.peer, one.connection._buffer, one.connection.proxy) == (("203.0.113.5", 1), b"GET", None)
 
 
-@pytest.mark.parametrize("begin", [HEADER, b"PROXY ", BLOCK[:12]])
+@pytest.mark.parametrize(
+    "begin",
+    [HEADER, b"PROXY ", BLOCK[:12], BROKEN, b"PROXY TCP9"],
+    ids=["line", "word", "signature", "checksum", "bad"],
+)
 def test_stranger_with_a_header_is_refused_where_it_is_optional(place: Any, begin: bytes) -> None:
     one = place("optional").arrive(peer=("203.0.113.5", 1))
     one.send(begin)
@@ -152,16 +166,38 @@ def test_claimed_client_gets_the_ticket_of_the_door(place: Any) -> None:
     assert one.ticket.given_back == 1
 
 
-def test_header_of_nobody_is_limited_as_its_real_peer(place: Any) -> None:
-    one = place("required", door=FakeDoor()).arrive()
-    one.send(b"PROXY UNKNOWN\r\n")
-    assert one.place.door.asked == [PEER]
+@pytest.mark.parametrize(
+    ("sent", "asked", "is_peer"),
+    [
+        (HEADER, CLIENT, False),
+        (BLOCK, CLIENT, False),
+        (b"PROXY TCP4 192.0.2.1 203.0.113.9 4711 443\r\n", PEER, False),  # what a header says is nobody's own word
+        (b"PROXY UNKNOWN\r\n", PEER, True),
+        (UNSPECIFIED, PEER, True),
+        (b"GET /", PEER, True),
+    ],
+    ids=["line", "block", "itself", "unknown", "unspecified", "no header"],
+)
+def test_door_is_told_whether_it_has_seen_this_address_before(
+    place: Any, sent: bytes, asked: Any, is_peer: bool
+) -> None:
+    one = place("optional", door=FakeDoor()).arrive()
+    one.send(sent)
+    assert (one.place.door.asked, one.place.door.told) == ([asked], [is_peer])
+    assert is_passed_on(one)
+
+
+def test_door_is_told_that_who_leaves_before_it_is_decided_is_the_peer(place: Any) -> None:
+    one = place("optional", door=FakeDoor()).arrive()
+    one.send(b"PRO")
+    one.leave()
+    assert (one.place.door.asked, one.place.door.told) == ([PEER], [True])
 
 
 def test_health_check_of_the_load_balancer_is_no_client_of_the_door(place: Any) -> None:
     one = place("required", door=FakeDoor(Cause.REFUSED_RATE)).arrive()
     one.send(LOCAL)
-    assert one.place.door.asked == []
+    assert one.place.door.asked == one.place.door.told == []
     assert is_passed_on(one)
 
 
@@ -176,8 +212,25 @@ def test_claimed_client_that_a_rule_denies_is_closed_at_once(place: Any) -> None
 def test_claimed_client_above_a_limit_gets_the_message(place: Any, cause: Cause) -> None:
     one = place("required", door=FakeDoor(cause), overflow="refuse", overflow_message=b"busy").arrive()
     one.send(HEADER + b"unread")
+    assert one.ticket.given_back == 1
+    assert [sock for sock, _ in one.place.watch.lingering] == [one.connection._sock]
+    assert one.place.sink.of(ConnectionClosed) == []
     assert one.left(cause).phase is Phase.PROXY
     assert read_all(one.peer) == b"busy"
+
+
+def test_claimed_clients_above_a_limit_hold_no_ticket_and_a_bounded_number_of_descriptors(place: Any) -> None:
+    here = place("required", door=FakeDoor(Cause.REFUSED_RATE), overflow="refuse", overflow_message=b"busy")
+    many = [here.arrive() for _ in range(LINGERING_REFUSED + 2)]
+    for one in many:
+        one.send(HEADER)
+    assert len(here.watch.lingering) == LINGERING_REFUSED
+    assert [one.ticket.given_back for one in many] == [1] * len(many)
+    assert [event.id for event in here.sink.of(ConnectionClosed)] == [one.connection.id for one in many[-2:]]
+    for one in many:
+        one.left(Cause.REFUSED_RATE)
+        assert read_all(one.peer) == b"busy"
+    assert here.home.forgotten == [*(one.connection for one in many[-2:]), *(one.connection for one in many[:-2])]
 
 
 def test_claimed_client_above_a_limit_does_not_linger_when_there_is_nothing_to_tell(place: Any) -> None:
@@ -445,3 +498,112 @@ def test_ready_socket_without_a_byte_changes_nothing(place: Any) -> None:
     assert one.is_parked
     assert one.connection.quiet_since() is not None
     assert one.place.sink.of(SetupFailed) == []
+
+
+# What is left of it
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Weak references to all that was made for setups; what is in a cycle stays there."""
+    made: list[Any] = []
+
+    def watch(name: str, kind: type[Any]) -> None:
+        class Watched(kind):  # type: ignore[misc]  # a class is to be had at run time alone
+            __slots__ = () if hasattr(kind, "__weakref__") else ("__weakref__",)
+
+            def __init__(self, *arguments: Any, **more: Any) -> None:
+                super().__init__(*arguments, **more)
+                made.append(weakref.ref(self))
+
+        monkeypatch.setattr(name, Watched)
+
+    watch("moorage.setup.Arrival", Arrival)
+    watch("moorage.arrival.ProxyParser", ProxyParser)
+    watch("moorage.transport.tls.Session", Session)
+    watch("support.arrivals.Connection", Connection)
+    gc.collect()
+    gc.disable()
+    yield made
+    gc.enable()
+
+
+def left_over(here: Place, kept: list[Any], count: int) -> list[str]:
+    """What lives although nobody needs it."""
+    assert len(kept) == count
+    here.home.forgotten.clear()
+    here.watch.timers.clear()  # the cancelled ones, which a real Watch forgets
+    here.done.clear()
+    return [type(ref()).__mro__[1].__name__ for ref in kept if ref() is not None]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "tls", "sent", "count"),
+    [
+        ("required", False, b"GET / HTTP/1.1\r\n\r\n", 3),
+        ("required", False, BROKEN, 3),
+        ("optional", False, b"PROXY TCP9 x\r\n", 3),
+        ("off", True, b"GET / HTTP/1.1\r\n\r\n", 3),
+        ("required", True, HEADER + b"GET / HTTP/1.1\r\n\r\n", 4),
+    ],
+    ids=["no header", "checksum", "line", "tls", "both"],
+)
+def test_failed_setup_leaves_nothing_to_the_garbage_collector(
+    place: Any, kept: list[Any], proxy: str, tls: bool, sent: bytes, count: int
+) -> None:
+    here = place(proxy, tls=tls)
+    one = here.arrive()
+    one.send(sent)
+    assert one.failed(Cause.TLS_ERROR if tls else Cause.PROXY_ERROR)
+    del one
+    assert left_over(here, kept, count) == []
+
+
+def test_error_that_has_another_one_behind_it_leaves_nothing_to_the_garbage_collector(
+    place: Any, kept: list[Any]
+) -> None:
+    here = place(tls=True)
+
+    def context() -> Any:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("second")  # noqa: B904  # the context is what is looked at
+
+    here.listener.certificates.context = context
+    one = here.arrive()
+    one.send(b"\x16")
+    assert one.failed(Cause.TLS_ERROR) == "ValueError: second"
+    del one
+    assert left_over(here, kept, 2) == []
+
+
+@pytest.mark.parametrize("cause", [Cause.DENIED, Cause.REFUSED_CLIENT])
+def test_refused_client_leaves_nothing_to_the_garbage_collector(place: Any, kept: list[Any], cause: Cause) -> None:
+    here = place("required", door=FakeDoor(cause), overflow="refuse", overflow_message=b"busy")
+    one = here.arrive()
+    one.send(HEADER)
+    one.left(cause)
+    del one
+    assert left_over(here, kept, 3) == []
+
+
+def test_late_setup_leaves_nothing_to_the_garbage_collector(place: Any, kept: list[Any]) -> None:
+    here = place(tls=True, setup_timeout=10)
+    one = here.arrive()
+    one.send(one.tls().flight()[:50])
+    here.watch.pass_time(10)
+    assert one.failed(Cause.SETUP_DEADLINE)
+    del one
+    assert left_over(here, kept, 3) == []
+
+
+def test_finished_setup_leaves_nothing_to_the_garbage_collector(place: Any, kept: list[Any]) -> None:
+    here = place("required", tls=True)
+    one = here.arrive()
+    one.send(HEADER)
+    one.tls().shake_hands()
+    assert is_passed_on(one)
+    one.connection.release()
+    del one
+    assert left_over(here, kept, 4) == []

@@ -19,6 +19,16 @@ class Ticket:
         raise AssertionError("a ticket that does not come in is its caller's")
 
 
+class Given:
+    """One that does come in."""
+
+    is_back = False
+
+    def give_back(self) -> None:
+        assert not self.is_back
+        self.is_back = True
+
+
 class House:
     """A door and what it says."""
 
@@ -39,8 +49,8 @@ class House:
         entered = self.door.enter(Ticket(), addr)
         return entered if isinstance(entered, Cause) else None
 
-    def claim(self, addr: Any = PEER) -> Any:
-        entered = self.door.enter_claimed(Ticket(), addr)
+    def claim(self, addr: Any = PEER, **said: bool) -> Any:
+        entered = self.door.enter_claimed(Ticket(), addr, **said)
         return entered if isinstance(entered, Cause) else None
 
 
@@ -72,25 +82,35 @@ def test_door_refuses_a_client_that_has_enough() -> None:
 
 
 def test_door_gives_a_ticket_that_gives_the_place_of_the_client_back() -> None:
-    house, returned = House(most=1), []
-
-    class Given:
-        def give_back(self) -> None:
-            returned.append(self)
-
-    entered = house.door.enter(Given(), PEER)
+    house, given = House(most=1), Given()
+    entered = house.door.enter(given, PEER)
     assert not isinstance(entered, Cause)
     entered.give_back()
-    assert len(returned) == 1
+    assert given.is_back
     assert house.enter() is None
 
 
-def test_door_asks_rules_first_then_the_rate_then_the_limit() -> None:
-    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=1)
+def test_door_asks_rules_first_then_the_limit_then_the_rate() -> None:
+    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=3)
     assert [house.enter(OTHER) for _ in range(3)] == [Cause.DENIED] * 3
-    assert [house.enter() for _ in range(4)] == [
-        None, Cause.REFUSED_CLIENT, Cause.REFUSED_RATE, Cause.REFUSED_RATE,
-    ]  # fmt: skip
+    assert [house.enter() for _ in range(3)] == [None, None, Cause.REFUSED_RATE]
+    house.now += 1
+    assert [house.enter() for _ in range(3)] == [None, Cause.REFUSED_CLIENT, Cause.REFUSED_CLIENT]
+
+
+def test_client_that_is_turned_away_has_taken_nothing_from_its_rate() -> None:
+    house = House(Rules(deny=["192.0.2.2"]), rate=0.001, most=1)  # two at once
+    entered = house.door.enter(Given(), PEER)
+    assert not isinstance(entered, Cause)
+    assert [house.enter() for _ in range(10)] == [Cause.REFUSED_CLIENT] * 10
+    entered.give_back()
+    assert house.enter() is None, "its second turn is still there"
+
+
+def test_client_that_comes_too_often_takes_no_place_of_its_number() -> None:
+    house = House(rate=1, most=5)
+    assert [house.enter() for _ in range(4)] == [None, None, Cause.REFUSED_RATE, Cause.REFUSED_RATE]
+    assert house.counts.count(client_key(PEER) or 0) == 2
 
 
 @pytest.mark.parametrize("addr", ["", b"\0name", "/run/peer"])
@@ -115,9 +135,21 @@ def test_door_with_proxy_asks_only_the_rules_about_the_peer() -> None:
 
 
 def test_door_with_proxy_asks_everything_about_the_client_of_the_header() -> None:
-    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=1, has_proxy=True)
+    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=3, has_proxy=True)
     assert house.claim(OTHER) is Cause.DENIED
-    assert [house.claim() for _ in range(3)] == [None, Cause.REFUSED_CLIENT, Cause.REFUSED_RATE]
+    assert [house.claim() for _ in range(3)] == [None, None, Cause.REFUSED_RATE]
+    house.now += 1
+    assert [house.claim() for _ in range(2)] == [None, Cause.REFUSED_CLIENT]
+
+
+def test_door_with_proxy_asks_no_rule_again_about_a_peer_for_whom_no_header_speaks() -> None:
+    house = House(
+        Rules(deny=["192.0.2.1"]), rate=1, most=1, has_proxy=True, observe_only=["rules", "max_per_client"]
+    )  # fmt: skip
+    assert [house.enter(), house.claim(is_peer=True)] == [None, None]
+    assert house.said == [RefusalObserved(PEER, Cause.DENIED)]
+    assert [house.enter(), house.claim(is_peer=True)] == [None, None]
+    assert [event.cause for event in house.said[1:]] == [Cause.DENIED, Cause.REFUSED_CLIENT]  # type: ignore[attr-defined]  # they have one
 
 
 # --- only looking ------------------------------------------------------------------------------------
@@ -149,10 +181,17 @@ def test_door_that_only_observes_the_limit_says_whom_it_would_have_refused() -> 
 
 
 def test_door_that_observes_one_policy_enforces_the_others() -> None:
-    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=1, observe_only=["client_rate", "accept_rate"])
-    assert [house.enter() for _ in range(4)] == [None, *[Cause.REFUSED_CLIENT] * 3]
+    house = House(Rules(deny=["192.0.2.2"]), rate=1, most=4, observe_only=["client_rate", "accept_rate"])
+    assert [house.enter() for _ in range(6)] == [*[None] * 4, *[Cause.REFUSED_CLIENT] * 2]
     assert house.said == [RefusalObserved(PEER, Cause.REFUSED_RATE)] * 2
     assert house.enter(OTHER) is Cause.DENIED
+
+
+def test_door_that_observes_the_limit_alone_enforces_the_rate_and_tells_each_once() -> None:
+    house = House(rate=1, most=1, observe_only=["max_per_client"])
+    assert [house.enter() for _ in range(3)] == [None, None, Cause.REFUSED_RATE]
+    assert house.said == [RefusalObserved(PEER, Cause.REFUSED_CLIENT)] * 2
+    assert house.counts.count(client_key(PEER) or 0) == 1
 
 
 def test_door_decides_ten_thousand_times_exactly() -> None:

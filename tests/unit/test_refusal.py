@@ -10,8 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from moorage.events import Cause, ConnectionRefused, Event, Events
-from moorage.refusal import LINGERING_REFUSED, RESERVE_AT_ONCE, Overflow, Refusal
+from moorage.refusal import LINGERING_REFUSED, RESERVE_AT_ONCE, LateRefusal, Overflow, Refusal
 from support.fake_watch import FakeWatch
+from support.guests import Guest
+from support.sockets import reset
 
 ADDR = ("192.0.2.1", 4000)
 
@@ -129,6 +131,101 @@ def test_refusal_flood_lets_a_bounded_number_linger(watch: FakeWatch) -> None:
     watch.release_lingering()
     for sock in (theirs, *(theirs for _, theirs in pairs)):
         sock.close()
+
+
+# Connections that were admitted
+
+
+@contextmanager
+def admitted(count: int = 1) -> Iterator[list[Guest]]:
+    guests = [Guest(begin=False) for _ in range(count)]
+    yield guests
+    for one in guests:
+        one.home.watch.release_lingering()
+        one.close()
+
+
+def test_late_refusal_gives_the_ticket_back_before_it_lingers() -> None:
+    with admitted() as [one]:
+        order: list[str] = []
+        one.ticket.give_back = lambda: order.append("ticket")  # type: ignore[method-assign]  # the order is what we look at
+        one.home.watch.linger = lambda *_: order.append("linger")  # type: ignore[method-assign]  # the same
+        LateRefusal("refuse", b"busy").refuse(one.connection, Cause.REFUSED_RATE)
+        assert order == ["ticket", "linger"]
+        assert one.peer.recv(100) == b"busy"
+        assert one.peer.recv(100) == b""
+
+
+def test_late_refusal_is_closed_once_and_gives_one_ticket_back() -> None:
+    with admitted() as [one]:
+        LateRefusal("refuse", b"busy").refuse(one.connection, Cause.REFUSED_RATE)
+        assert (one.ticket.given_back, one.home.forgotten) == (1, [])
+        one.home.watch.release_lingering()
+        assert (one.ticket.given_back, one.home.forgotten) == (1, [one.connection])
+        assert one.closed().cause is Cause.REFUSED_RATE
+
+
+def test_late_refusal_flood_lets_a_bounded_number_linger() -> None:
+    refusal = LateRefusal("refuse", b"busy")
+    with admitted(LINGERING_REFUSED + 4) as guests:
+        for one in guests[:-1]:
+            refusal.refuse(one.connection, Cause.REFUSED_CLIENT)
+        lingering = [len(one.home.watch.lingering) for one in guests]
+        assert lingering == [1] * LINGERING_REFUSED + [0] * 4
+        assert [one.ticket.given_back for one in guests] == [1] * (len(guests) - 1) + [0]
+        for one in guests[LINGERING_REFUSED:-1]:
+            assert one.closed().cause is Cause.REFUSED_CLIENT
+            assert one.peer.recv(100) == b"busy"
+        guests[0].home.watch.release_lingering()
+        refusal.refuse(guests[-1].connection, Cause.REFUSED_CLIENT)
+        assert len(guests[-1].home.watch.lingering) == 1
+
+
+def test_late_refusal_of_a_client_that_is_gone_is_quiet_and_does_not_count_as_lingering() -> None:
+    refusal = LateRefusal("refuse", b"busy")
+    with admitted(LINGERING_REFUSED + 1) as guests:
+        for one in guests[:-1]:
+            reset(one.peer)
+            refusal.refuse(one.connection, Cause.REFUSED_RATE)
+            assert (one.closed().cause, one.ticket.given_back) == (Cause.REFUSED_RATE, 1)
+        refusal.refuse(guests[-1].connection, Cause.REFUSED_RATE)
+        assert len(guests[-1].home.watch.lingering) == 1
+
+
+def test_late_refusal_of_a_connection_that_was_ended_keeps_the_first_cause() -> None:
+    with admitted() as [one]:
+        one.connection.end(Cause.LIFETIME)
+        LateRefusal("refuse", b"busy").refuse(one.connection, Cause.REFUSED_RATE)
+        one.home.watch.release_lingering()
+        assert (one.closed().cause, one.ticket.given_back) == (Cause.LIFETIME, 1)
+
+
+@pytest.mark.parametrize(
+    ("overflow", "message", "cause"),
+    [
+        ("refuse", b"", Cause.REFUSED_RATE),
+        ("wait", b"", Cause.REFUSED_CLIENT),
+        ("refuse", b"busy", Cause.DENIED),
+        ("reset", b"", Cause.DENIED),
+    ],
+)
+def test_late_refusal_without_a_word_is_a_close_at_once(overflow: Overflow, message: bytes, cause: Cause) -> None:
+    with admitted() as [one]:
+        LateRefusal(overflow, message).refuse(one.connection, cause)
+        assert (one.closed().cause, one.ticket.given_back) == (cause, 1)
+        assert one.home.watch.lingering == []
+        assert one.peer.recv(100) == b""
+
+
+def test_late_refusal_by_reset_resets() -> None:
+    with admitted() as [one]:
+        LateRefusal("reset", b"not sent").refuse(one.connection, Cause.REFUSED_RATE)
+        assert (one.closed().cause, one.ticket.given_back) == (Cause.REFUSED_RATE, 1)
+        with pytest.raises(ConnectionResetError):
+            one.peer.recv(100)
+
+
+# The reserve
 
 
 def open_fds() -> int:

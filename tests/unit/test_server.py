@@ -35,6 +35,7 @@ from moorage.events import (
 from moorage.listener import open_listeners
 from moorage.server import Server
 from moorage.sharing import Shared
+from support.certificates import HOSTS, issue, write
 from support.house import is_ours
 from support.sink import Sink
 from support.sockets import PATIENCE, open_fds, read_all, receive
@@ -663,6 +664,19 @@ def test_start_and_stop_of_a_server_that_shares_are_logged_at_debug(
         pass
     said = {record.getMessage().split()[0]: record.levelname for record in caplog.records}
     assert (said["listening"], said["stopped"], said["draining"]) == ("DEBUG", "DEBUG", "INFO")
+
+
+def test_server_of_its_own_warns_of_its_certificates_and_one_that_shares_does_not(
+    tmp_path: Path, make: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    files = write(issue(*HOSTS), tmp_path)
+    Path(files.key).chmod(0o644)
+    with make(tls_cert=files.cert, tls_key=files.key):
+        assert caplog.text.count(f"chmod 600 {files.key}") == 1
+    settings = replace(resolve(ANY, {})[1][0], tls_cert=(files.cert,), tls_key=(files.key,))
+    caplog.clear()
+    with make(shared=Shared(open_listeners([settings]), lambda watch: Gate(1))):
+        assert "chmod" not in caplog.text
 
 
 def test_client_above_its_limit_is_refused_by_a_server_alone(make: Callable[..., Server]) -> None:

@@ -83,14 +83,15 @@ def test_no_limit_of_a_client_is_no_limit() -> None:
 
 
 def test_limit_of_a_client_counts_alone_or_with_the_others() -> None:
-    ticket, client = object(), ("192.0.2.1", 1)
+    ticket, client = object(), 0xC0000201
     alone = limit_of(None, settings(max_per_client=1))
     shared = limit_of(Shared([], lambda watch: admission.Gate(1), counts=Refusing()), settings(max_per_client=1))
     assert alone is not None
     assert shared is not None
-    assert alone.enter(ticket, client) is not None
-    assert alone.enter(ticket, client) is None
-    assert shared.enter(ticket, client) is None
+    assert not alone.refuses(client)
+    alone.enter(ticket, client)
+    assert alone.refuses(client)
+    assert shared.refuses(client)
 
 
 class Ticket:
@@ -150,6 +151,27 @@ def test_limits_of_a_client_are_of_all_listeners_together(open_some: Any, option
     assert entered(doors) == [None, cause]
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "causes"),
+    [
+        ({}, [None, None, None, None]),
+        ({"client_prefix_v4": 24}, [None, Cause.REFUSED_CLIENT, None, None]),
+        ({"client_prefix_v6": 48}, [None, None, None, Cause.REFUSED_CLIENT]),
+    ],
+)
+@pytest.mark.parametrize("options", [{"max_per_client": 1}, {"client_rate": 0.001, "client_burst": 1}])
+def test_limits_are_of_as_many_bits_of_an_address_as_the_settings_say(
+    open_some: Any, options: Any, prefixes: Any, causes: list[Cause | None]
+) -> None:
+    server, listeners = open_some(**options, **prefixes)
+    door = doors_of(None, server, listeners, Events())[0]
+    hosts = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1")
+    refused = [
+        cause and (Cause.REFUSED_CLIENT if "max_per_client" in options else Cause.REFUSED_RATE) for cause in causes
+    ]
+    assert [entered([door], (host, 1))[0] for host in hosts] == refused
+
+
 def test_limits_that_are_only_observed_refuse_nobody(open_some: Any) -> None:
     names = ["max_per_client", "client_rate", "rules"]
     server, listeners = open_some(max_per_client=1, client_rate=0.001, client_burst=1, deny=["all"], observe_only=names)
@@ -158,7 +180,7 @@ def test_limits_that_are_only_observed_refuse_nobody(open_some: Any) -> None:
     events.subscribe(said.append)
     assert entered(doors_of(None, server, listeners, events)) == [None, None]
     causes = [event.cause for event in said if isinstance(event, RefusalObserved)]
-    assert causes == [Cause.DENIED, Cause.DENIED, Cause.REFUSED_RATE, Cause.REFUSED_CLIENT]
+    assert causes == [Cause.DENIED, Cause.DENIED, Cause.REFUSED_CLIENT, Cause.REFUSED_RATE]
 
 
 def test_rates_count_alone_or_with_the_others(open_some: Any) -> None:

@@ -62,10 +62,7 @@ cdef class Loop:
         load_greenlet()
         self._wheel = wheel
         self._calls = calls
-        self._queue = []
-        self._turn = []
-        self._newborn = []
-        self._ready = []
+        self._queue, self._turn, self._newborn, self._ready = [], [], [], []
         self._thrown = {}
         self._budget = BUDGET
         self._events = <epoll_event *> malloc(BATCH * sizeof(epoll_event))
@@ -176,7 +173,9 @@ cdef class Loop:
         """Rest until this stream is writable, or readable if that is wanted too, or without a reason."""
         cdef PyObject *me
         if stream._writer is not None:
-            raise RuntimeError("another fiber is writing to this connection")
+            if stream._writer is not stream._reader:
+                raise RuntimeError("another fiber is writing to this connection")
+            self.ready(stream._writer)  # who waits for both, until a writer comes: then for reading alone
         if stream._slot < 0:
             self._register(stream)
         if not stream._has_out:  # and an event, if it is writable by now
@@ -189,7 +188,8 @@ cdef class Loop:
         try:
             self._rest(me)
         finally:
-            stream._writer = None
+            if stream._writer is <object> me:
+                stream._writer = None
             if or_readable:
                 stream._reader = None
             Py_DECREF(me)
@@ -332,6 +332,10 @@ cdef class Loop:
                 or PyObject_Size(self._calls) > 0
             if is_wanted and self._has_polled:
                 break
+            if self._epfd < 0:  # a fiber that would not leave, and is thrown away now: here it ends
+                fiber = self._current().parent or self.main
+                Py_INCREF(<PyObject *> fiber)
+                return <PyObject *> fiber
             self._has_polled = True
             self._poll(0 if is_wanted or len(self._queue) > 0 else due)
             if self._queue:

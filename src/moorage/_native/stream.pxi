@@ -31,7 +31,7 @@ cdef class Stream:
 
     cdef public object _sock, _limits, _waiter, _buffer
     cdef public object _timeout, _until, _message_begun, _in_vain, _ended, _line
-    cdef public object _reader, _writer, _deadline_look, _rfile, _wfile
+    cdef public object _reader, _writer, _deadline_look, _rfile, _wfile, _text
     cdef public object _outbox
     cdef readonly object _tls
     cdef object _decrypt, _encrypt  # bound methods of that session

@@ -57,6 +57,8 @@ cdef object decrypted(Stream self, arrived, Py_ssize_t size):
         data = self._tls.read(size) if arrived is None else self._decrypt(arrived, size)
     except self._tls.failure as error:
         self._tls_failed(error)
+    except ConnectionResetError as error:
+        self._failed(error)
     if data is None and arrived is not None:
         self._note_part()
     return data

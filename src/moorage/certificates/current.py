@@ -3,7 +3,7 @@
 Owns      which context the next handshake gets.
 Promises  files that have changed are taken as a whole, when all of them are good, or not at all; a handshake
           under way keeps what it has begun with; one in use that expires is kept, so that it stops no other's renewal; a
-          change is seen within about a second of the next handshake.
+          change is taken at the first handshake after about a second in which no file was written.
 Refuses   to wait: who comes while another thread loads gets what there was before.
 Why       authorities give certificates for weeks, and a restart for each of them would cut connections; a
           renewal writes several files one after the other, and between two of them they do not fit.
@@ -25,6 +25,8 @@ from .pair import load_pair
 #: what was refused is tried again after this time though no file has changed: descriptors may have run out, or
 #: a certificate was not yet valid
 RETRY_SECONDS = 60.0
+#: a file that was written so lately may have another behind it that is not yet written
+QUIET_SECONDS = 1.0
 
 
 class _Loaded(NamedTuple):
@@ -52,7 +54,8 @@ class Certificates:
         self._clock = clock
         self._now = now
         paths = (*settings.tls_cert, *settings.tls_key, *filter(None, [settings.tls_client_ca]))
-        self._freshness = Freshness(paths, clock=clock)  # before they are read, so that no change is missed
+        # before they are read, so that no change is missed
+        self._freshness = Freshness(paths, clock=clock, quiet=QUIET_SECONDS, wall=now)
         self._loaded: _Loaded = _load(settings, now(), frozenset().union(*(one._loaded.in_use for one in before)))
         self._is_stale = False
         #: why the files were refused when they were last looked at, and when to try again
@@ -85,16 +88,19 @@ class Certificates:
         return self._loaded.context
 
     def _renew(self) -> CertificatesLoaded | CertificatesRejected | None:
+        self._retry_at = None
+        refusal = ""
         try:
-            self._loaded = _load(self._settings, self._now(), self._loaded.in_use)
+            loaded = _load(self._settings, self._now(), self._loaded.in_use)
         except (OSError, ValueError) as error:  # a SettingError is one; nothing at all may cost a connection here
-            self._retry_at = self._clock() + RETRY_SECONDS
-            if str(error) == self._refusal:
-                return None
-            self._refusal = str(error)
-            return CertificatesRejected(self._settings.tls_cert, self._refusal)
-        self._refusal, self._retry_at = "", None
-        return CertificatesLoaded(self._settings.tls_cert, self._loaded.expires)
+            loaded, refusal = self._loaded, str(error)
+        if not self._freshness.holds():  # one was written meanwhile: these may not fit, and a look will tell
+            return None
+        before, self._refusal, self._loaded = self._refusal, refusal, loaded
+        if not refusal:
+            return CertificatesLoaded(self._settings.tls_cert, loaded.expires)
+        self._retry_at = self._clock() + RETRY_SECONDS
+        return None if refusal == before else CertificatesRejected(self._settings.tls_cert, refusal)
 
     def _tell(self, event: CertificatesLoaded | CertificatesRejected | None) -> None:
         if event is not None and self.events is not None and type(event) in self.events.wanted:

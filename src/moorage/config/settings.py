@@ -96,7 +96,7 @@ class ServerSettings:
     overflow_message: bytes = setting(b"", "what a refused client is sent", "set it to your protocol's busy reply")
     max_per_client: int | None = setting(
         None,
-        "connections at once of one client (an IPv4 address, an IPv6 /64), over all workers; more are refused",
+        "connections at once of one client (see `client_prefix_v4`), over all workers; more are refused",
         "set it where one client must not take every place; never where many share one address",
         least=1,
         most=MOST_SOCKETS,
@@ -113,7 +113,7 @@ class ServerSettings:
         most=MOST_SOCKETS,
     )
     client_rate: float | None = rate(
-        "new connections a second of one client (an IPv4 address, an IPv6 /64), over all workers; more are refused",
+        "new connections a second of one client (see `client_prefix_v4`), over all workers; more are refused",
         "set it against clients that reconnect all the time; never where many share one address",
     )
     client_burst: int = setting(
@@ -122,6 +122,20 @@ class ServerSettings:
         "to what an honest client opens at once",
         least=1,
         most=MOST_SOCKETS,
+    )
+    client_prefix_v4: int = setting(
+        32,
+        "how many first bits of an IPv4 address make a client, for `max_per_client` and `client_rate`",
+        "24 against one who has a whole network of addresses",
+        least=8,
+        most=32,
+    )
+    client_prefix_v6: int = setting(
+        64,
+        "how many first bits of an IPv6 address make a client, for `max_per_client` and `client_rate`",
+        "48 or 56 against sites with many /64; 128 where the hosts of one /64 are to be told apart",
+        least=16,
+        most=128,
     )
     observe_only: tuple[str, ...] = setting(
         (),

@@ -185,6 +185,10 @@ def _accepted(label: str, field: Field[Any], base: Any) -> str:
     if label == "time":
         least = "from 0" if limits["gt"] is None else "above 0 and"
         return f"a time {least} up to {limits['le'] / SECONDS['d']:g}d, such as 30, 30s or 5m"
+    if label == "rate":
+        return (
+            f"a number from {_plain(limits['ge'])} to {_plain(limits['le'])} for each second, such as 100, 0.5 or 30/m"
+        )
     return _ACCEPTED[label]
 
 
@@ -214,7 +218,6 @@ _ACCEPTED = {
     "octal": "permissions in octal, such as 0o660",
     "paths": "paths, as a list or with blanks between them, or none",
     "payload": "text or bytes",
-    "rate": "a number above 0 for each second, such as 100, 0.5 or 30/m",
     "text": "text without NUL, not empty",
     "triple": "idle/interval/probes, such as 60/15/4, the first two at most 32767 and the third at most 127",
     "words": "words, as a list or with blanks between them, or none",

@@ -22,6 +22,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 _CAP_NET_BIND_SERVICE = 10
 #: control groups of version 1 say "no limit" with a number near this
 _NO_LIMIT = 1 << 60
+#: in memory.stat of versions 2 and 1: files the kernel has read for the group, which it gives back before it kills
+_CACHE = frozenset({"inactive_file", "active_file"})
+_CACHE_1 = frozenset({"total_inactive_file", "total_active_file"})
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def read_machine(
         system_tasks=_least([_number(proc / "sys/kernel/threads-max"), _number(proc / "sys/kernel/pid_max")]),
         memory=_available(proc),
         group_memory=_least([
-            *_left(proc, cgroups, "", "memory.max", "memory.current"),
-            *_left(proc, cgroups, "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+            *_left(proc, cgroups, "", "memory.max", "memory.current", _CACHE),
+            *_left(proc, cgroups, "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", _CACHE_1),
         ]),
         somaxconn=_number(net / "core/somaxconn"),
         syn_backlog=_number(net / "ipv4/tcp_max_syn_backlog"),
@@ -152,6 +155,12 @@ def _available(proc: Path) -> int | None:
     return None
 
 
+def _sum(path: Path, names: frozenset[str]) -> int:
+    """What these lines of a file `NAME NUMBER` say together."""
+    found = (line.partition(" ") for line in _text(path).splitlines())
+    return sum(int(value) for name, _, value in found if name in names and value.isdecimal())
+
+
 def _capabilities(proc: Path) -> int:
     for line in _text(proc / "self/status").splitlines():
         name, _, value = line.partition(":")
@@ -160,7 +169,9 @@ def _capabilities(proc: Path) -> int:
     return 0
 
 
-def _left(proc: Path, cgroups: Path, controller: str, limit: str, used: str) -> Iterator[int]:
+def _left(
+    proc: Path, cgroups: Path, controller: str, limit: str, used: str, cache: frozenset[str] = frozenset()
+) -> Iterator[int]:
     """What is left in our control group and in each above it; a controller of version 1 has a tree of its own."""
     for line in _text(proc / "self/cgroup").splitlines():
         _, names, path = line.split(":", 2)
@@ -174,7 +185,8 @@ def _left(proc: Path, cgroups: Path, controller: str, limit: str, used: str) -> 
         for one in (folder, *folder.parents):
             most, now = _number(one / limit), _number(one / used)
             if most is not None and most < _NO_LIMIT:
-                yield max(0, most - (now or 0))
+                held = (now or 0) - _sum(one / "memory.stat", cache)
+                yield max(0, most - max(0, held))
             if one == root:
                 break
 

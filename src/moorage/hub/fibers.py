@@ -165,7 +165,10 @@ class Fibers(Loop):
         if not stream._readable and not (or_writable and stream._writable):
             stream._due_read = self._until(stream, timeout)
             try:
-                self.wait_writable(stream, True) if or_writable else self.wait_readable(stream)
+                if or_writable and stream._writer is None:  # else a writer waits, and sends what is to be sent
+                    self.wait_writable(stream, True)
+                else:
+                    self.wait_readable(stream)
             finally:
                 stream._due_read = 0.0
         return bool(stream._readable or (or_writable and stream._writable))

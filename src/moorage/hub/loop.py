@@ -170,19 +170,22 @@ class Loop:
     def wait_writable(self, stream: Any, or_readable: bool = False) -> None:
         """Rest until this stream is writable, or readable if that is wanted too, or without a reason."""
         if stream._writer is not None:
-            raise RuntimeError("another fiber is writing to this connection")
+            if stream._writer is not stream._reader:
+                raise RuntimeError("another fiber is writing to this connection")
+            self.ready(stream._writer)  # who waits for both, until a writer comes: then for reading alone
         if stream._slot < 0:
             self._register(stream)
         if not stream._has_out:
             self._epoll.modify(stream._slot, MASK | WRITE)  # and an event, if it is writable by now
             stream._has_out = True
-        stream._writer = self._current()
+        me = stream._writer = self._current()
         if or_readable:
-            stream._reader = stream._writer
+            stream._reader = me
         try:
             self.rest()
         finally:
-            stream._writer = None
+            if stream._writer is me:
+                stream._writer = None
             if or_readable:
                 stream._reader = None
 

@@ -4,7 +4,8 @@ Owns      one table for each row of the scoreboard, client to number, in shared 
 Promises  a table holds as many clients as it was made for at half load; a reader in another process never waits
           and never sees half a removal for longer than a few tries, not even of a worker that was killed in it;
           `add` and `drop` may be called from every thread, signal handler and finaliser of the worker.
-Refuses   to count a client that finds the table full: it is let in uncounted, and its `drop` does nothing.
+Refuses   to count a client that finds the table full: it is let in uncounted, and its `drop` does nothing.  A reload
+          that would come to this is not taken; see reload.
 Why       a removal moves other entries back (Knuth 6.4, algorithm R), so that a table never fills with the
           gravestones of clients that left; while entries move, the sequence number is odd.
 """
@@ -29,6 +30,11 @@ def slots_for(clients: int) -> int:
     return 1 << max(2 * clients - 1, 7).bit_length()
 
 
+def room_of(slots: int) -> int:
+    """How many clients a table of so many slots counts: an empty slot is what ends a search, so it never fills."""
+    return slots - slots // 8
+
+
 def cells_for(clients: int) -> int:
     """How many cells of 64 bits a table for so many clients takes; none for none."""
     return _HEAD + 2 * slots_for(clients) if clients else 0
@@ -47,7 +53,7 @@ class ClientCounts:
         self._salt = salt
         self._shift = 65 - slots.bit_length()
         self._last = slots - 1
-        self._most = slots - slots // 8  # an empty slot is what ends a search: never fill the table
+        self._most = room_of(slots)
         # Guards the table between threads of this process.  Re-entrant: a signal handler or a finaliser may
         # come in the middle of a change; then `_is_busy`, and its change is made when that one is.
         self._guard = threading.RLock()

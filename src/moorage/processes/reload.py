@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..config import Configuration, ListenerSettings
+from ..config import Configuration, ListenerSettings, ServerSettings
 from ..errors import MoorageError
 from ..listener import Change, Listener
 from .crew import Plan, nothing
@@ -20,8 +20,8 @@ from .worker_handle import WorkerHandle
 
 #: what is done once, at the start of the program: as root, or by name
 RESTART_ONLY = ("user", "group", "pid_file", "name", "control", "metrics", "reload_on_change")
-#: the memory in which clients are counted is made before the first fork, or not at all
-COUNTED = "max_per_client"
+#: the memory in which clients are counted is made before the first fork: for so many connections, or not at all
+COUNTED = ("max_per_client", "max_connections")
 
 
 MakeChange = Callable[[Sequence[Listener], Sequence[ListenerSettings]], Change]
@@ -32,7 +32,7 @@ class Reload:
     """One attempt; `done` or `failed` is called once, unless it is abandoned.
 
     `set_up` makes what else in a process follows from the settings (its logs): in each new worker before it loads
-    the handler, and in the supervisor last of all.
+    the handler, and in the supervisor last of all.  `client_room` is how many clients a worker can count.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Reload:
         change: MakeChange,
         make: MakeGeneration,
         set_up: Callable[[Configuration], object],
+        client_room: int,
         done: Callable[["Reload"], None],
         failed: Callable[[str], None],
     ) -> None:
@@ -56,6 +57,7 @@ class Reload:
         #: settings that only a restart changes, and that were changed
         self.unchanged: tuple[str, ...] = ()
         self._reread, self._change, self._make, self._set_up = reread, change, make, set_up
+        self._client_room = client_room
         self._done, self._failed = done, failed
         self._apply: Callable[[], object] = nothing
 
@@ -89,11 +91,18 @@ class Reload:
         """The plan with the old values of what only a restart changes."""
         before, after = self.old.plan.settings, plan.settings
         fixed = [name for name in RESTART_ONLY if getattr(before, name) != getattr(after, name)]
-        if before.max_per_client is None and after.max_per_client is not None:
-            fixed.append(COUNTED)
+        fixed += self._uncountable(before, after)
         self.unchanged = tuple(fixed)
         server = replace(after, **{name: getattr(before, name) for name in fixed})
         return replace(plan, configuration=replace(plan.configuration, server=server))
+
+    def _uncountable(self, before: ServerSettings, after: ServerSettings) -> list[str]:
+        """What would have clients come in uncounted: each connection may be of another one."""
+        if after.max_per_client is None:
+            return []
+        if before.max_per_client is None:
+            return ["max_per_client"]
+        return ["max_connections"] if after.max_connections > self._client_room else []
 
     def _count(self, plan: Plan) -> int:
         """As many workers as before, where the setting is the same: the operator may have asked for more or fewer."""

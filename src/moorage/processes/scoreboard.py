@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..config.settings import MOST_WORKERS
 from ..errors import InternalError, OperatorError
 from ..events import CAUSES, Cause
-from .clients import ClientCounts, cells_for
+from .clients import ClientCounts, cells_for, room_of, slots_for
 
 #: upper bounds of the slots of a histogram, in seconds: what a handler takes, what a device's connection lasts;
 #: there is one more slot, for what is above
@@ -194,6 +194,11 @@ class Scoreboard:
         self._totals = self._memory[self._first - own : self._first].cast("q")
         self._made: dict[int, Row] = {}  # each row has one object in a process, so one guard of its clients
         self._known: tuple[list[int], list[Row]] = [], []  # the words, and the rows they name
+
+    @property
+    def client_room(self) -> int:
+        """Of how many clients each row certainly counts the connections; 0 when of none."""
+        return room_of(slots_for(self._clients)) if self._clients else 0
 
     def allot(self) -> Row:
         """A free row, zeroed."""

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from shutil import which
@@ -26,6 +26,7 @@ from ..config.version import VERSION
 from ..events import Events, ReloadFinished, SupervisorStarted, UpgradeFailed
 from ..listener import Listener, open_listeners
 from ..observe.answering import Answering
+from ..observe.certificate_warnings import CertificateWarnings
 from ..observe.control import open_control
 from ..observe.endpoint import MetricsEndpoint
 from ..observe.logfile import Logs
@@ -123,6 +124,7 @@ class _Process:
         if not is_target:
             self._events.subscribe(_say_that_code_stays, ReloadFinished)
         self._system = System()
+        self._certificate_warnings = CertificateWarnings()
         self._open_shared(opened)
         self._supervisor = self._make_supervisor(plan)
         self._endpoints = self._open_endpoints(inherited, opened)
@@ -139,7 +141,7 @@ class _Process:
     def run(self) -> int:
         """Serve; the exit status."""
         _warn_of_threads()
-        _warn_of_certificates(self._listeners)
+        self._certificate_warnings.say(self._listeners)
         # What was opened is closed within: an impatient second TERM would leave the files behind.
         with CaughtSignals(self._act), self._opened:
             if self._pid_file is not None:
@@ -178,7 +180,7 @@ class _Process:
             plan, listeners=self._listeners, events=self._events, reread=self._make_plan, watch=self._watch,
             scoreboard=self._scoreboard, tokens=self._tokens, rates=self._rates, system=self._system, notifier=self._notifier,
             make_upgrade=self._make_upgrade, set_up=self._set_up, reopen_logs=self._reopen_logs,
-            forget=self._forget, reap=self._reap, on_started=self._started,
+            forget=self._forget, on_look=self._look_at_certificates, reap=self._reap, on_started=self._started,
             on_stopping=self._stop_watching, on_handed_over=self._handed_over,
         )  # fmt: skip
 
@@ -274,6 +276,14 @@ class _Process:
             sockets.setdefault(listener.settings.bind, []).append(listener.fileno())
         return sockets | {name: endpoint.sockets() for name, endpoint in self._endpoints.items()}
 
+    def _look_at_certificates(self) -> None:
+        """Renew them here as workers do: a reload judges by what is in use, and a new worker begins with it."""
+        listeners = self._supervisor.listeners
+        for listener in listeners:
+            if listener.certificates is not None:
+                listener.certificates.context()
+        self._certificate_warnings.say(listeners)
+
     def _reap(self) -> None:
         self._changes.reap()
 
@@ -338,12 +348,6 @@ def _say_that_code_stays(_event: ReloadFinished) -> None:
         "the handler came from the program that called serve(), so its code is as before: "
         "an upgrade (SIGUSR2) runs that program again"
     )
-
-
-def _warn_of_certificates(listeners: Sequence[Listener]) -> None:
-    found = [listener.certificates for listener in listeners if listener.certificates is not None]
-    for sentence in dict.fromkeys(sentence for certificates in found for sentence in certificates.warnings):
-        logging.getLogger(LOGGER).warning("%s", sentence)
 
 
 def _warn_of_threads() -> None:

@@ -5,7 +5,8 @@ Promises  never blocks but in its Watch, starts no thread, imports nothing of th
           from a signal handler; 0 for a stop that was asked for, 1 when no worker can boot; a first boot that fails
           by the operator's mistake is an `OperatorError`, when nothing is left of it.
 Refuses   to set up the process: `serve` does, and says by its arguments what is to be done when.
-Why       one look a second at a heartbeat per worker is all that an idle supervisor does.
+Why       one look a second, at a heartbeat per worker and at whether files have changed (`on_look`), is all that an idle
+          supervisor does.
 """
 
 import enum
@@ -83,6 +84,7 @@ class Supervisor:
     set_up          has the process be as new settings say: called after a reload here, and in each new worker
     reopen_logs     opens the log file anew, here and in each worker
     forget          called in a worker: close what else of the supervisor's it must not keep
+    on_look         called once a second
     reap            called when a child may have ended that is none of the workers
     make_upgrade    what upgrades this program, given whom to tell that the new one is ready, and its pid
     on_started, on_stopping, on_handed_over  called when all are ready for the first time, at a wish to stop, and
@@ -105,6 +107,7 @@ class Supervisor:
     set_up: Callable[[Configuration], object] = lambda configuration: None
     reopen_logs: Callable[[], None] = nothing
     forget: Callable[[], object] = nothing
+    on_look: Callable[[], object] = nothing
     reap: Callable[[], object] = nothing
     on_started: Callable[[], object] = nothing
     on_stopping: Callable[[], object] = nothing
@@ -258,6 +261,7 @@ class Supervisor:
 
     def _look(self) -> None:
         self._crew.look()
+        self.on_look()
         if self._renewal.reload is None:  # which replaces all of them
             self._generation.recycle()
         self.watch.call_at(self.system.now() + LOOK_SECONDS, self._look)
@@ -291,7 +295,7 @@ class Supervisor:
     def _make_reload(self, done: Callable[[Reload], None], failed: Callable[[str], None]) -> Reload:
         return Reload(
             self._generation, reread=self.reread, change=self.change, make=self._make, set_up=self.set_up,
-            done=done, failed=failed,
+            client_room=self.scoreboard.client_room, done=done, failed=failed,
         )  # fmt: skip
 
     def _take_over(self, reload: Reload) -> None:

@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
+from weakref import ref
 
 from ..twins import File
 from .careful import CarefulStream
@@ -236,7 +237,10 @@ def make_file(
         file = Both(stream, writer) if "r" in mode else writer
     if binary:
         return file
-    return io.TextIOWrapper(file, encoding, errors, newline)  # type: ignore[arg-type]  # has no name, as sockets' files
+    text: io.TextIOWrapper = io.TextIOWrapper(file, encoding, errors, newline)  # type: ignore[arg-type]  # has no name, as sockets' files
+    if "r" in mode:
+        stream._text = ref(text)  # it reads ahead into a buffer of its own, which start_tls() has to know of
+    return text
 
 
 def _buffered(stream: CarefulStream, buffering: int | None) -> "io.BufferedIOBase | Writer":

@@ -11,6 +11,7 @@ Why       it holds no socket, so that the watch can feed it without a thread, an
 import os
 import re
 import socket
+from collections.abc import Callable
 from struct import Struct
 
 from ..config.address import plain_address
@@ -34,23 +35,28 @@ _SHOWN = 16
 
 
 class ProxyParser:
-    """Bytes in, header out.  With `optional`, bytes that begin otherwise are no error: see `is_header`."""
+    """Bytes in, header out.
 
-    def __init__(self, *, optional: bool = False) -> None:
+    optional    bytes that begin otherwise are no error: see `is_header`
+    only_looks  that is all there is to know: of a header nothing is read and nothing kept
+    """
+
+    def __init__(self, *, optional: bool = False, only_looks: bool = False) -> None:
         #: whether these bytes are a header; None while that is open, False only with `optional`
         self.is_header: bool | None = None
         #: what came after the header; everything, when there is none
         self.rest = b""
         self._optional = optional
+        self._only_looks = only_looks
         self._seen = bytearray()
         self._header: ProxyHeader | None = None
-        self._error: ProxyError | None = None
+        self._error = ""  # the sentence alone: the traceback of an error leads back to us
 
     @property
     def wanted(self) -> int:
         """How many bytes at least are still wanted before there can be a header; 0 when it is decided."""
         seen = self._seen
-        if self._header is not None or self._error is not None or self.is_header is False:
+        if self._is_decided or self._error:
             return 0
         if seen.startswith(V2_BEGIN[:1]):
             whole = _FIXED.size
@@ -61,45 +67,57 @@ class ProxyParser:
 
     def feed(self, data: bytes) -> ProxyHeader | None:
         """Take what was received; the header when it is complete, None while more is needed or when there is none."""
-        if self._error is not None:
-            raise self._error
-        if self._header is not None or self.is_header is False:
-            self.rest += data
+        if self._error:
+            raise ProxyError(self._error)
+        if self._is_decided:
+            if not self._only_looks or not self.is_header:
+                self.rest += data
             return self._header
         self._seen += data
         try:
             return self._look()
         except ProxyError as error:
-            self._error = error
+            self._error = str(error)
             self._seen.clear()
             raise
 
     def end(self) -> None:
         """Nothing more will come: what was undecided is no header, and a part of one is an error."""
-        if self._error is not None:
-            raise self._error
-        if self._header is not None or self.is_header is False:
+        if self._error:
+            raise ProxyError(self._error)
+        if self._is_decided:
             return
         if self._optional and self.is_header is None:
             self._is_other()
             return
-        self._error = ProxyError(f"the connection ended after {len(self._seen)} bytes, in the middle of a PROXY header")
-        raise self._error
+        self._error = f"the connection ended after {len(self._seen)} bytes, in the middle of a PROXY header"
+        raise ProxyError(self._error)
+
+    @property
+    def _is_decided(self) -> bool:
+        """Whether what is still to come changes nothing."""
+        return self._header is not None or self.is_header is False or (self._only_looks and self.is_header is True)
 
     def _look(self) -> ProxyHeader | None:
         seen = self._seen
         if seen.startswith(V2_BEGIN):
-            self.is_header = True
-            return self._look_v2()
+            return self._look_closer(self._look_v2)
         if seen.startswith(V1_BEGIN):
-            self.is_header = True
-            return self._look_v1()
+            return self._look_closer(self._look_v1)
         if V2_BEGIN.startswith(seen) or V1_BEGIN.startswith(seen):
             return None
         if not self._optional:
             raise ProxyError(f"the connection does not begin with a PROXY header: {bytes(seen[:_SHOWN])!r}")
         self._is_other()
         return None
+
+    def _look_closer(self, look: Callable[[], ProxyHeader | None]) -> ProxyHeader | None:
+        """It is a header."""
+        self.is_header = True
+        if self._only_looks:
+            self._seen.clear()
+            return None
+        return look()
 
     def _is_other(self) -> None:
         self.is_header = False

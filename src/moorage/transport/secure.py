@@ -134,6 +134,8 @@ class SecureStream(CarefulStream):
             data: bytes | None = self._tls.read(size)
         except self._tls.failure as error:
             self._tls_failed(error)
+        except ConnectionResetError as error:
+            self._failed(error)
         return data
 
     def _decrypted(self, session: "Session", arrived: bytes, size: int) -> bytes | None:
@@ -141,6 +143,8 @@ class SecureStream(CarefulStream):
             data = session.decrypt(arrived, size)
         except session.failure as error:
             self._tls_failed(error)
+        except ConnectionResetError as error:
+            self._failed(error)
         if data is None:
             self._note_part()
         return data

@@ -61,7 +61,7 @@ class Stream:
     __slots__ = (
         "_buffer", "_deadline_look", "_due_read", "_due_write", "_ended", "_has_out", "_in_vain", "_is_shared", "_limits", "_line",
         "_loop", "_message_begun", "_moved", "_moved_at", "_outbox", "_readable", "_reader", "_record_begun", "_recv", "_rfile",
-        "_send", "_slot", "_sock", "_special", "_sticky", "_timeout", "_tls", "_told", "_unsent", "_until", "_waiter",
+        "_send", "_slot", "_sock", "_special", "_sticky", "_text", "_timeout", "_tls", "_told", "_unsent", "_until", "_waiter",
         "_waiting_since", "_wfile", "_writable", "_writer", "_writing", "bytes_received", "bytes_sent",
     )  # fmt: skip
 
@@ -91,10 +91,10 @@ class Stream:
         self._is_shared = False  # somebody else has a descriptor for it, too
         self._rfile: Any = None  # its files, once they were asked for
         self._wfile: Any = None
+        self._text: Any = None  # a weak reference to the last text file that reads from it
         self._tls: Any = None  # the session that all bytes go through; see secure
         self._outbox = b""  # ciphertext that the kernel has not taken
-        #: bytes received from, and sent to, the peer
-        self.bytes_received = self.bytes_sent = 0
+        self.bytes_received = self.bytes_sent = 0  # from the peer, and to it
         # in fibers
         self._loop: Any = None
         self._slot = -1  # where the loop has registered it

@@ -2,7 +2,8 @@
 
 Owns      the SSL object with its two memory buffers, and where the records of the peer end.
 Promises  it never waits and knows no socket; a stream that ends without close_notify ends as one that has it,
-          as `SSLSocket` does by default; after either, what was not sent yet can still be encrypted.
+          as `SSLSocket` does by default, but in the middle of a record that is a reset; after either, what was
+          not sent yet can still be encrypted.
 Refuses   to renegotiate, which is the context's affair; and `SSLSocket`: its `shutdown()` drops the TLS layer,
           and the next write leaves in clear text.
 Why       the socket stays a plain one: deadlines, drains and fibers work on it as on every other.
@@ -10,6 +11,7 @@ Why       the socket stays a plain one: deadlines, drains and fibers work on it 
 Two threads may use it at once: one reads, one writes, and OpenSSL's own object is not made for that.
 """
 
+import errno
 import ssl
 import threading
 from dataclasses import dataclass
@@ -108,18 +110,18 @@ class Session:
     @property
     def info(self) -> TlsInfo:
         """What was agreed on; after the handshake."""
-        if self._info is None:
-            made = self._object
-            cipher = made.cipher()
-            name = self.server_name
-            self._info = TlsInfo(
-                made.version() or "",
-                cipher[0] if cipher else "",
-                name,
-                made.selected_alpn_protocol(),
-                made.getpeercert() or None,
-            )
-        return self._info
+        with self._lock:
+            if self._info is None:
+                made = self._object
+                cipher = made.cipher()
+                self._info = TlsInfo(
+                    made.version() or "",
+                    cipher[0] if cipher else "",
+                    self.server_name,
+                    made.selected_alpn_protocol(),
+                    made.getpeercert() or None,
+                )
+            return self._info
 
     def handshake(self) -> bool:
         """Go on with what was fed; True when it is done.
@@ -162,7 +164,10 @@ class Session:
                 self.more = True
 
     def read(self, size: int) -> bytes | None:
-        """Up to `size` bytes of plain text, of one record; b"" at the end of the stream; None: feed it first."""
+        """Up to `size` bytes of plain text, of one record; b"" at the end of the stream; None: feed it first.
+
+        Raises `ConnectionResetError` when the stream has ended in the middle of a record.
+        """
         with self._lock:
             return self._read_on(size)
 
@@ -231,6 +236,8 @@ class Session:
             data = self._read(min(size, RECORD))
         except WANTS_MORE:
             self.more = self._is_at_end
+            if self._is_at_end and self.is_partial:
+                raise ConnectionResetError(errno.ECONNRESET, "the stream ended in the middle of a TLS record") from None
             return b"" if self._is_at_end else None
         except ssl.SSLZeroReturnError:  # the peer's close_notify, after our own
             data = b""

@@ -163,8 +163,22 @@ def test_network_that_will_not_do_is_named_out_of_many(bad: str) -> None:
     "value", [0, -1, "0", "0/s", "1e12", 1e-11, "0.000001", float("nan"), float("inf"), True, "fast", 2e9]
 )
 def test_rate_that_will_not_do_is_one_sentence(value: object) -> None:
-    with pytest.raises(SettingError, match=r"a number above 0 for each second, such as 100, 0\.5 or 30/m, or off"):
+    with pytest.raises(SettingError, match=r"give a number from 0\.00001 to 1000000000 for each second, .*, or off"):
         server("accept_rate", value)
+
+
+@pytest.mark.parametrize("value", ["0.00001", "1000000000", 1e-5])
+def test_rate_at_the_bounds_that_the_sentence_names_is_accepted(value: object) -> None:
+    server("accept_rate", value)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("client_prefix_v4", 8, 32), ("client_prefix_v6", 16, 128)])
+def test_prefix_that_will_not_do_is_one_sentence(name: str, least: int, most: int) -> None:
+    for good in (least, str(most)):
+        server(name, good)
+    for value in (least - 1, str(most + 1), "/24", 24.5, True, "off"):
+        with pytest.raises(SettingError, match=rf"^{name} = .* give a whole number from {least} to {most}$"):
+            server(name, value)
 
 
 @pytest.mark.parametrize(

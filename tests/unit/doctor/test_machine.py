@@ -67,6 +67,32 @@ def test_control_groups_of_version_1_are_read(fake: Path) -> None:
     assert (found.group_memory, found.group_tasks) == (GIB * 3 // 4, None)
 
 
+def test_files_that_the_kernel_keeps_for_a_group_count_as_left(fake: Path) -> None:
+    (fake / "groups/a/memory.stat").write_text(
+        f"anon {GIB}\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB // 2}\nslab 7\n"
+    )
+    found = read_machine(proc=fake / "proc", cgroups=fake / "groups")
+    assert found.group_memory == GIB * 5 // 2
+
+
+def test_files_that_the_kernel_keeps_for_a_group_of_version_1_count_as_left(fake: Path) -> None:
+    (fake / "proc/self/cgroup").write_text("9:memory:/m\n")
+    (fake / "groups/memory/m").mkdir(parents=True)
+    for name, text in {
+        "memory.limit_in_bytes": f"{GIB}",
+        "memory.usage_in_bytes": f"{GIB}",
+        # the lines without `total_` leave out the groups below, whose use the number above counts
+        "memory.stat": "inactive_file 1\nactive_file 2\ntotal_inactive_file 4096\ntotal_active_file 8192\n",
+    }.items():
+        (fake / "groups/memory/m" / name).write_text(text)
+    assert read_machine(proc=fake / "proc", cgroups=fake / "groups").group_memory == 12288
+
+
+def test_more_cache_than_use_leaves_no_more_than_the_limit(fake: Path) -> None:
+    (fake / "groups/a/memory.stat").write_text(f"inactive_file {9 * GIB}\nactive_file damaged\n")
+    assert read_machine(proc=fake / "proc", cgroups=fake / "groups").group_memory == 4 * GIB
+
+
 def test_system_that_tells_nothing_is_no_error(tmp_path: Path) -> None:
     found = read_machine(proc=tmp_path, cgroups=tmp_path)
     assert (found.memory, found.group_memory, found.somaxconn, found.tcp_memory) == (None, None, None, None)

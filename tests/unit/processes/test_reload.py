@@ -210,7 +210,7 @@ class Alone:
         )  # fmt: skip
         self.reload = Reload(
             self.old, reread=lambda: plan_of(ADDRESS, **{"workers": 2, **settings}),
-            change=self.change, make=self.make,
+            change=self.change, make=self.make, client_room=stage.scoreboard.client_room,
             set_up=lambda configuration: self.set_up.append(configuration.server.max_connections),
             done=lambda reload: None, failed=pytest.fail,
         )  # fmt: skip
@@ -248,9 +248,33 @@ def test_reload_cannot_begin_to_count_clients(stage: Stage) -> None:
 
 
 def test_reload_can_change_how_many_clients_are_counted() -> None:
-    with Stage(ADDRESS, clients=10, max_per_client=3) as stage:
+    with Stage(ADDRESS, clients=1024, max_per_client=3) as stage:
         alone = Alone(stage, max_per_client=5)
         assert (alone.reload.unchanged, alone.plan.settings.max_per_client) == ((), 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "unchanged", "most"),
+    [
+        ({"max_per_client": 3, "max_connections": 150}, (), 150),
+        ({"max_per_client": 3, "max_connections": 50}, (), 50),
+        ({"max_per_client": 3, "max_connections": 10_000}, ("max_connections",), 100),
+        ({"max_per_client": 5, "max_connections": 10_000}, ("max_connections",), 100),
+        ({"max_connections": 10_000}, (), 10_000),  # nobody is counted any more
+    ],
+)
+def test_reload_has_no_more_connections_than_clients_can_be_counted(
+    settings: Any, unchanged: tuple[str, ...], most: int
+) -> None:
+    with Stage(ADDRESS, clients=100, max_per_client=3, max_connections=100) as stage:
+        alone = Alone(stage, **settings)
+        assert (alone.reload.unchanged, alone.plan.settings.max_connections) == (unchanged, most)
+        assert alone.plan.settings.max_per_client == settings.get("max_per_client")
+
+
+def test_reload_of_a_server_that_counts_no_clients_may_have_any_number_of_connections(stage: Stage) -> None:
+    alone = Alone(stage, max_per_client=5, max_connections=10_000)
+    assert (alone.reload.unchanged, alone.plan.settings.max_connections) == (("max_per_client",), 10_000)
 
 
 def test_reload_with_another_number_of_workers_has_that_many(stage: Stage) -> None:

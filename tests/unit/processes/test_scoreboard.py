@@ -308,6 +308,26 @@ def test_close_gives_the_memory_back_and_leaves_no_file() -> None:
         row.get("open")
 
 
+@pytest.mark.parametrize("clients", [1, 10, 1024, 50_000])
+def test_row_counts_as_many_clients_as_the_scoreboard_says(clients: int) -> None:
+    board = Scoreboard(rows=1, clients=clients)
+    counts = board.allot().clients
+    assert counts is not None
+    assert board.client_room >= 1.5 * clients
+    for key in range(1, board.client_room + 1):
+        counts.add(key)
+    assert counts.distinct == board.client_room
+    counts.add(1 << 40)
+    assert counts.count(1 << 40) == 0
+    board.close()
+
+
+def test_scoreboard_without_clients_has_room_for_none() -> None:
+    board = Scoreboard(rows=1)
+    assert board.client_room == 0
+    board.close()
+
+
 def test_memory_that_is_not_to_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object, **_named: object) -> None:
         raise OSError(12, "Cannot allocate memory")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moorage import twins
+from moorage.certificates import Certificates
 from moorage.config.resolve import from_arguments
 from moorage.errors import BindError, OperatorError, PidFileError, SettingError, TargetError
 from moorage.events import SupervisorStarted
@@ -21,7 +22,9 @@ from moorage.processes.serve import how_to_try, serve, serve_target
 from moorage.processes.signals import SIGNALS
 from moorage.processes.supervisor import Plan
 from moorage.services import echo
+from support.certificates import HOSTS, issue, write
 from support.client import Client
+from support.clock import FakeClock
 
 
 class Scripted:
@@ -288,6 +291,35 @@ def test_new_settings_of_the_log_hold_after_a_reload(script: Script, tmp_path: P
     script(reload)
     serve(echo, "127.0.0.1:0")
     assert "said after it" in log.read_text()
+
+
+def test_each_look_renews_certificates_and_warns_of_them(
+    script: Script, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = write(issue(*HOSTS), tmp_path)
+    Path(files.key).chmod(0o644)
+    warnings: list[int] = []
+
+    def look(supervisor: Scripted) -> None:
+        (listener,) = supervisor.listeners
+        clock = FakeClock()
+        for certificates in (None, Certificates(listener.settings, clock)):  # as at a start, and after a reload
+            listener.certificates = certificates or listener.certificates
+            supervisor.rest["on_look"]()
+            supervisor.rest["on_look"]()
+            warnings.append(caplog.text.count("chmod 600"))
+        before = listener.certificates.context()
+        write(issue(*HOSTS), tmp_path)
+        Path(files.key).chmod(0o644)  # the same fault again, and another key
+        for _ in range(3):
+            clock.advance(1)
+            supervisor.rest["on_look"]()
+        assert listener.certificates.context() is not before
+        warnings.append(caplog.text.count("chmod 600"))
+
+    script(look)
+    serve(echo, "127.0.0.1:0", tls_cert=files.cert, tls_key=files.key)
+    assert warnings == [1, 2, 3]
 
 
 def test_threads_of_the_program_are_named_in_one_warning(

@@ -859,6 +859,21 @@ def test_supervisor_at_rest_looks_once_a_second(stage: Stage) -> None:
     assert stage.play(story) == 0
 
 
+def test_each_look_is_told(stage: Stage) -> None:
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(stage.system.now())
+
+    @serving
+    def story(stage: Stage) -> Story:
+        before = len(looks)
+        yield 10.5
+        assert 10 <= len(looks) - before <= 11
+
+    assert stage.play(story, on_look=look) == 0
+
+
 def test_supervisor_class_is_made_with_names(stage: Stage) -> None:
     made: Any = Supervisor
     with pytest.raises(TypeError):

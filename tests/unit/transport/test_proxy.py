@@ -1,6 +1,10 @@
 """ProxyParser: what the specification says, what real load balancers send, at every split; see also test_fuzz_proxy."""
 
+import gc
 import re
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations
 
 import pytest
@@ -24,6 +28,14 @@ from support.proxy_bytes import (
 
 LOOPBACK = "127.0.0.1"
 SHOWN = re.compile(r"header: b.*")  # how much of other bytes is shown depends on how much of them has come
+
+
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """What is in a cycle stays."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def parse(data: bytes) -> ProxyHeader:
@@ -392,8 +404,20 @@ def test_parser_that_has_refused_goes_on_refusing() -> None:
         parser.feed(v1(b"UNKNOWN"))
     with pytest.raises(ProxyError) as at_the_end:
         parser.end()
-    assert again.value is at_the_end.value is first.value
+    assert str(again.value) == str(at_the_end.value) == str(first.value)
     assert (parser.wanted, parser.rest) == (0, b"")
+
+
+@pytest.mark.parametrize("fed", [v1(b"TCP5"), v1(LINE)[:20]], ids=["at its header", "at its end"])
+def test_parser_that_has_refused_is_gone_with_its_last_user(fed: bytes, no_gc: None) -> None:
+    parser = ProxyParser()
+    with suppress(ProxyError):
+        parser.feed(fed)
+    with suppress(ProxyError):
+        parser.end()
+    gone = weakref.ref(parser)
+    del parser
+    assert gone() is None, "it is kept by its own error"
 
 
 @pytest.mark.parametrize("optional", [False, True])
@@ -452,3 +476,49 @@ def test_optional_header_never_loses_a_byte(data: bytes, split: int) -> None:
         return
     assert data.endswith(parser.rest)
     assert (header is None) == (parser.rest == data)
+
+
+# Where a header is only looked for
+
+
+@pytest.mark.parametrize("begin", [b"PROXY ", SIGNATURE])
+@pytest.mark.parametrize("behind", [b"", b"TCP5\r\n", b"\x99" * 100])
+def test_looking_parser_says_that_a_header_has_begun_and_keeps_and_reads_nothing_of_it(
+    begin: bytes, behind: bytes
+) -> None:
+    for cut in range(len(begin)):
+        parser = ProxyParser(optional=True, only_looks=True)
+        if cut:
+            assert parser.feed(begin[:cut]) is None
+            assert parser.is_header is None
+            assert parser.wanted > 0
+        assert parser.feed(begin[cut:] + behind) is None
+        assert (parser.is_header, parser.wanted) == (True, 0)
+        assert parser.feed(b"more") is None
+        parser.end()
+        assert (parser.rest, bytes(parser._seen)) == (b"", b"")
+
+
+def test_looking_parser_does_not_compute_a_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.transport.proxy._from_block", lambda *_: pytest.fail("the header was read"))
+    data = v2(0x11, V4 + fields((3, b"bad!"), (4, b"x" * 16000)))
+    parser = ProxyParser(optional=True, only_looks=True)
+    assert parser.feed(data) is None
+    assert parser.is_header
+
+
+@pytest.mark.parametrize("only_looks", [False, True])
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1", b"PROXXY", b"\r\n\r\nhello", b"\x16\x03\x01"])
+def test_looking_parser_leaves_every_byte_of_what_is_no_header(data: bytes, only_looks: bool) -> None:
+    for cut in range(len(data)):
+        parser = ProxyParser(optional=True, only_looks=only_looks)
+        for piece in (data[:cut], data[cut:], b" behind"):
+            assert parser.feed(piece) is None
+        assert (parser.is_header, parser.rest) == (False, data + b" behind")
+
+
+def test_looking_parser_takes_a_beginning_that_ends_for_no_header() -> None:
+    parser = ProxyParser(optional=True, only_looks=True)
+    assert parser.feed(b"PRO") is None
+    parser.end()
+    assert (parser.is_header, parser.rest) == (False, b"PRO")

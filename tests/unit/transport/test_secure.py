@@ -400,6 +400,19 @@ def test_end_without_close_notify_is_the_end_of_the_stream(both: Ends) -> None:
     assert receive(both.peer, 5) == b"reply"
 
 
+@pytest.mark.parametrize("kept", [3, 20])
+def test_end_in_the_middle_of_a_record_is_a_reset(both: Ends, kept: int) -> None:
+    plain, cipher = capture(both, b"never whole")
+    with plain:
+        plain.sendall(cipher[:kept])
+        plain.shutdown(socket.SHUT_WR)
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError) as raised:
+                both.stream.recv(100)
+            assert both.stream.is_own(raised.value)
+    assert set(both.stream.causes) == {Cause.RESET}
+
+
 def test_reset_of_the_peer_is_one(both: Ends) -> None:
     both.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     both.peer.close()
@@ -557,6 +570,39 @@ def test_fiber_reads_and_sends_what_waits_whichever_comes_first(turned: Turned) 
             return first, second
 
         assert turned.run(serve) == [(b"first", b"second")]
+
+
+def test_fiber_that_writes_takes_over_from_one_that_reads_and_sends_what_waits(turned: Turned) -> None:
+    with in_loop(turned) as both:
+        shrink(both.ours, both.peer)
+
+        def give_up() -> None:
+            both.stream.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                both.stream.sendall(BIG)
+            both.stream.settimeout(20)
+
+        def read() -> bytes:
+            data: bytes = both.stream.recv(100)
+            return data
+
+        def answer(size: int) -> None:
+            assert receive(both.peer, size).endswith(PART)
+            both.peer.sendall(b"answer")
+
+        talking: list[Running] = []
+
+        def write() -> bytes:
+            is_shared = both.stream._writer is both.stream._reader is not None
+            size = both.stream.bytes_sent + len(PART)
+            talking.append(Running(lambda: answer(size)))
+            both.stream.sendall(PART)
+            assert is_shared  # what this is about
+            return b"sent"
+
+        assert turned.run(give_up) == [None]
+        assert turned.run(read, write) == [b"answer", b"sent"]
+        talking[0].result()
 
 
 def test_message_in_a_fiber_costs_no_receive_in_vain(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,11 +155,22 @@ def test_close_notify_is_the_end_of_the_stream_again_and_again(both: tuple[Sessi
 
 def test_stream_that_ends_without_close_notify_ends(both: tuple[Session, Session]) -> None:
     ours, theirs = both
-    ours.feed(theirs.encrypt(b"last")[:-1])
-    assert ours.read(100) is None
+    ours.feed(theirs.encrypt(b"last"))
+    assert ours.read(100) == b"last"
     ours.feed(b"")
     assert ours.read(100) == b""
     assert ours.decrypt(b"", 100) == b""
+
+
+@pytest.mark.parametrize("kept", [1, 4, 5, 12])
+def test_stream_that_ends_in_the_middle_of_a_record_is_reset(both: tuple[Session, Session], kept: int) -> None:
+    ours, theirs = both
+    whole, part = theirs.encrypt(b"whole"), theirs.encrypt(b"never whole")[:kept]
+    assert ours.decrypt(whole + part, 100) == b"whole"
+    ours.feed(b"")
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError, match="in the middle of a TLS record"):
+            ours.read(100)
 
 
 @pytest.mark.parametrize("is_said", [True, False])
