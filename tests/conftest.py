@@ -1,6 +1,7 @@
 """What every test shares: an order that can be shuffled, and signals that can be heard.
 
-Promises  `--shuffle SEED` runs the tests in another order, the same one for the same seed; a test that
+Promises  Ctrl-C is heard, also where a shell began the tests in its background with that signal ignored;
+          `--shuffle SEED` runs the tests in another order, the same one for the same seed; a test that
           needs its neighbours fails there.  Everything else a test needs it imports from `support`.
 """
 
@@ -9,6 +10,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

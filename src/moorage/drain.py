@@ -93,7 +93,8 @@ class Runner(Protocol):
 class Drain:
     """Made with the server, begun once; all in the thread that turns the Watch.
 
-    over  is called once, at the end
+    over       is called once, at the end
+    cut_after  seconds after the deadline, for the rest to be ended by whoever asked for the drain, and counted there
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Drain:
         guests: Guests,
         runner: Runner,
         over: Call,
+        cut_after: float = 0.0,
         clock: Clock = monotonic,
     ) -> None:
         self._settings = settings
@@ -113,6 +115,7 @@ class Drain:
         self._guests = guests
         self._runner = runner
         self._over = over
+        self._cut_after = cut_after
         self._clock = clock
         self._doors: Sequence[Door] = ()
         self._open: set[Door] = set()  # doors that still let somebody in
@@ -175,7 +178,8 @@ class Drain:
         at_once: Collection[Door] = (),
     ) -> None:
         now = self._clock()
-        self._tellings = Tellings(self._settings, now, None if timeout is None else now + timeout, cause)
+        deadline = None if timeout is None else now + timeout
+        self._tellings = Tellings(self._settings, now, deadline, cause, self._cut_after)
         if self._delayed is not None:
             self._tellings.hasten(self._delayed.deadline, self._delayed.cause)
         self._guests.draining = True
@@ -250,8 +254,10 @@ class Tellings:
         begun: float,
         deadline: float | None,
         cause: Cause = Cause.DRAIN_DEADLINE,
+        cut_after: float = 0.0,
     ) -> None:
         self._settings = settings
+        self._cut_after = cut_after
         self._has_cut = False
         self.begun = begun
         self.deadline = deadline
@@ -270,7 +276,7 @@ class Tellings:
 
     def look(self, guests: Iterable[Guest], now: float) -> float:
         """Tell who is quiet, cut who is left at the deadline; returns the moment for the next look."""
-        if self.is_due(now):
+        if self.is_due(now - self._cut_after):
             self._cut(guests)
             return now + LEAVE_LOOKS
         next_look = now + self._pause()
@@ -284,7 +290,7 @@ class Tellings:
                 guest.tell()
             else:
                 next_look = min(next_look, moment)
-        return next_look if self.deadline is None else min(next_look, self.deadline)
+        return next_look if self.deadline is None else min(next_look, self.deadline + self._cut_after)
 
     def _pause(self) -> float:
         """The time between two looks; several must fall into the last part, however short the drain is."""

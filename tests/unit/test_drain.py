@@ -81,7 +81,7 @@ class FakeDoor:
 class Hall:
     """A drain and its neighbours; it is also the reception, and the runner."""
 
-    def __init__(self, doors: Iterable[FakeDoor] = (), **settings: float) -> None:
+    def __init__(self, doors: Iterable[FakeDoor] = (), cut_after: float = 0.0, **settings: float) -> None:
         self.watch = FakeWatch()
         self.start = self.watch.now
         self.draining = False
@@ -95,7 +95,7 @@ class Hall:
         self.sink = Sink(events)
         self.end = Drain(
             Settings(**settings), self.watch, events, guests=self, runner=RunnerOf(self), over=self.over,
-            clock=self.watch.clock,
+            cut_after=cut_after, clock=self.watch.clock,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -272,6 +272,17 @@ def test_rest_is_ended_at_the_deadline_and_counted_once() -> None:
         guest.leave()
     assert hall.overs == 1
     assert hall.sink.of(DrainFinished) == [DrainFinished(2, 6.0)]
+
+
+def test_rest_is_left_for_a_while_to_who_asked_for_the_drain() -> None:
+    """A forked child and its parent have the same deadline; the parent is to end the connection, and to count it."""
+    hall = Hall(cut_after=1.0)
+    busy = hall.guest()
+    hall.drain(5)
+    hall.wait(5.9)
+    assert busy.ended == []
+    hall.wait(0.1)
+    assert busy.ended == [(hall.start + 6, CAUSE)]
 
 
 def test_drain_does_not_wait_for_lingering_after_the_deadline() -> None:

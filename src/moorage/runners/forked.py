@@ -35,6 +35,7 @@ _ANSWERED_BY_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 #: signals held back over the fork, until the child has its own handlers
 HELD = frozenset({signal.SIGTERM, signal.SIGUSR1, *_ANSWERED_BY_THE_PARENT})
 
+PARENT_FIRST = 1.0  # seconds after a drain's deadline, in which the parent ends this connection and counts it
 MESSAGE_BYTES = 1024  # the longest message of the parent
 
 
@@ -177,7 +178,10 @@ class Forked:
         timeout = None if deadline is None else max(0.0, deadline - monotonic())
         if self._drain is None:
             settings = replace(self.settings, drain_delay=0.0)
-            self._drain = Drain(settings, self.watch, self.events, guests=self, runner=self, over=self.give_back)
+            self._drain = Drain(
+                settings, self.watch, self.events,
+                guests=self, runner=self, over=self.give_back, cut_after=PARENT_FIRST,
+            )  # fmt: skip
         self._drain.begin((), lambda _: None, timeout, Cause.DRAIN_DEADLINE)
 
     # The child's home, ticket and runner, as its connection and its drain see them
