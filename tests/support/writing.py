@@ -8,7 +8,9 @@ import socket
 import struct
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import moorage
 from moorage import Connection
@@ -108,6 +110,25 @@ WAYS: dict[str, tuple[Callable[[Connection], Write], Callable[[Write], None]]] =
     "blocking calls by every call": (by_every_call, in_blocking_calls),
     "threads": (by_sendall, in_threads),
 }
+
+
+class InLine:
+    """A writer that waits for its turn, as the one whose turn ends sees it; `seen` has whether it still had the turn."""
+
+    def __init__(self, stream: Any, monkeypatch: Any) -> None:
+        self.seen: list[bool] = []
+        self.released = 0
+        end_turn = stream._end_turn
+
+        def observed(_self: Any) -> None:
+            self.seen.append(stream._writing)
+            end_turn()
+
+        monkeypatch.setattr(type(stream), "_end_turn", observed)
+        stream._line = deque([self])
+
+    def release(self) -> None:
+        self.released += 1
 
 
 def write_as_asked(conn: Connection) -> None:

@@ -88,9 +88,10 @@ cdef Py_ssize_t send_encrypted(Stream self, data) except -1:
     if count < whole:
         self._outbox = sealed[count:]
         self._send_rest(memoryview(EMPTY))
-    self._writing = False
     if self._line:
         self._end_turn()
+    else:  # not before it is asked: who came meanwhile would have its turn ended by ours
+        self._writing = False
     if self._loop_ is not None:
         self._loop_._spend()
     return size

@@ -190,9 +190,10 @@ class Stream:
         self.bytes_sent += count
         if count < len(data):
             self._send_rest(memoryview(data)[count:])
-        self._writing = False
         if self._line:
             self._end_turn()
+        else:  # not before it is asked: who came meanwhile would have its turn ended by ours
+            self._writing = False
         if self._loop is not None:
             self._loop.spend()
 

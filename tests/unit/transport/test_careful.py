@@ -15,6 +15,7 @@ from support.clock import FakeClock
 from support.sockets import PATIENCE, read_all, receive, shrink
 from support.streams import Ends, ScriptedWaiter, ends
 from support.waiting import Running, in_thread
+from support.writing import InLine
 
 pytestmark = pytest.mark.usefixtures("stream_twin")
 
@@ -483,6 +484,18 @@ def test_two_writers_that_are_the_first_to_wait_both_get_their_turn(monkeypatch:
             first.result()
             came[0].result()
         assert sorted(receive(both.peer, 12)) == sorted(b"first second")
+
+
+def test_turn_of_a_writer_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended twice, it would be that of the next one the second time, and somebody would write into its message."""
+    with ends(waiter=PlainWaiter()) as both:
+        shrink(both.ours, both.peer)
+        next_one = InLine(both.stream, monkeypatch)
+        with in_thread(lambda: both.stream.sendall(b"x" * 300_000)) as writer:
+            receive(both.peer, 300_000)
+            writer.result()
+        assert (next_one.seen, next_one.released) == ([True], 1)
+        assert not both.stream._writing
 
 
 def test_turn_ends_when_a_writer_fails() -> None:

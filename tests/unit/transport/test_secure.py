@@ -20,6 +20,7 @@ from support.sockets import connect_pair, shrink
 from support.streams import Ends, Limits, PollingWaiter, ScriptedWaiter, ends
 from support.tls_pairs import NAME, Peer, client_context, server_context
 from support.waiting import Running, eventually, is_asleep
+from support.writing import InLine
 
 __all__ = ["turned"]
 
@@ -256,6 +257,14 @@ def test_every_buffer_is_sent(both: Ends, data: Any) -> None:
     assert both.stream.wfile.write(data) == len(data)
     both.stream.sendall(b"!")
     assert receive(both.peer, 2 * len(data) + 1) == bytes(data) * 2 + b"!"
+
+
+def test_turn_of_a_writer_ends_once(both: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    next_one = InLine(both.stream, monkeypatch)
+    both.stream.sendall(b"hello")
+    assert (next_one.seen, next_one.released) == ([True], 1)
+    assert not both.stream._writing
+    assert receive(both.peer, 5) == b"hello"
 
 
 def test_what_send_took_arrives_although_the_kernel_was_full(both: Ends) -> None:
