@@ -14,10 +14,10 @@ How many  the kernel tells how many clients wait (TCP_INFO, 0.7 us); accepting u
 import _socket
 import errno
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
+from .accepting import ACCEPTING, MOVES, State
 from .deadline import Clock, monotonic
 from .errors import InternalError
 from .events import AcceptFailed, Address, Events
@@ -76,32 +76,6 @@ class Listener(Protocol):
 Admit = Callable[[_socket.socket, Address, Any, Any], None]
 
 
-class State(Enum):
-    """Whether the listener is waited for, and if not, what for."""
-
-    NEW = "not started"
-    OPEN = "clients are accepted"
-    FULL = "no ticket is free"
-    PAUSED = "no descriptor or memory is free"
-    PACED = "the next client is not due yet"
-    ASIDE = "a less busy worker is to take those who wait"
-    SUSPENDED = "the operator wishes so"
-    STOPPED = "no client is accepted any more"
-
-
-_MOVES: dict[State, frozenset[State]] = {
-    State.NEW: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.OPEN: frozenset({State.FULL, State.PAUSED, State.PACED, State.ASIDE, State.SUSPENDED, State.STOPPED}),
-    State.FULL: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.PAUSED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.PACED: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.ASIDE: frozenset({State.OPEN, State.SUSPENDED, State.STOPPED}),
-    State.SUSPENDED: frozenset({State.OPEN, State.STOPPED}),
-    State.STOPPED: frozenset(),
-}
-_ACCEPTING = frozenset(_MOVES) - {State.NEW, State.SUSPENDED, State.STOPPED}
-
-
 class Acceptor:
     """Accepts the clients of one listener.
 
@@ -109,14 +83,15 @@ class Acceptor:
     the handler itself.  `door` is asked about each client after `accept`, `pace` before it or after it, and `room`
     is to make some where there is none.  `share` is asked how many of those who wait (None: the kernel does not
     tell) to take now; 0 leaves them to a less busy worker for a pause, after which they are taken whatever it
-    says, once: nobody waits for ever.
+    says, once: nobody waits for ever.  `intake`, where nothing else is asked about a client, takes up to so many in one
+    go and returns how many it took: fewer, where anything was out of the ordinary, which accepting one then finds.
     """
 
     def __init__(
         self, listener: Listener, gate: Gate, watch: Watch, admit: Admit, events: Events, *,
         failed: Callable[[OSError], None], overflow: Overflow = "wait", overflow_message: bytes = b"",
         door: Door | None = None, pace: Pace | None = None, room: Shedding | None = None,
-        share: Callable[[int | None], int] | None = None, at_once: int = AT_ONCE, clock: Clock = monotonic,
+        share: Callable[[int | None], int] | None = None, intake: Callable[[int], int] | None = None, at_once: int = AT_ONCE, clock: Clock = monotonic,
     ) -> None:  # fmt: skip
         self.state = State.NEW
         self._listener = listener
@@ -128,7 +103,9 @@ class Acceptor:
         # What is asked is chosen here, so that who asks nothing makes no call more for each client.
         self._pace, self._room = pace, room
         self._take = gate.take if pace is None or not pace.waits else partial(pace.turn_with, gate.take)
-        self._admit = admit if pace is None and door is None else Screening(pace, door, self._refusal, admit).admit
+        self._admit, self._intake = admit, intake
+        if pace is not None or door is not None:
+            self._admit, self._intake = Screening(pace, door, self._refusal, admit).admit, None
         self._ready = self._take_waiting
         if share is not None:
             self._share, self._ready = share, self._take_share
@@ -159,7 +136,7 @@ class Acceptor:
 
     def suspend(self) -> None:
         """Leave new clients in the backlog; does nothing unless accepting for good."""
-        if self.state in _ACCEPTING and not self._done:
+        if self.state in ACCEPTING and not self._done:
             self._close(State.SUSPENDED)
 
     def resume(self) -> None:
@@ -201,11 +178,10 @@ class Acceptor:
         """Clients wait, or something is wrong with the listener, which accept will tell."""
         if self._unlooked > 0:
             self._unlooked -= 1
-            self._accept_one()
+            self._take_up_to(1)
             return
-        left = wanted = self._wanted()
-        while left and self._accept_one():
-            left -= 1
+        wanted = self._wanted()
+        left = self._take_up_to(wanted)
         self._unlooked = 0 if wanted - left > 1 else UNLOOKED
 
     def _wanted(self) -> int:
@@ -229,9 +205,19 @@ class Acceptor:
         if wanted == 0 and not was_aside:
             self._step_aside()
             return
-        left = min(wanted or waiting or self._at_once, self._at_once)
+        self._take_up_to(min(wanted or waiting or self._at_once, self._at_once))
+
+    def _take_up_to(self, left: int) -> int:
+        """Accept so many clients, if so many wait; returns how many did not."""
+        if self._intake is not None and not self._shortage.is_on:
+            while left and (taken := self._intake(left)):
+                self._odd = 0
+                left -= taken
+                if self.state is not State.OPEN:  # who was told of them may have suspended us
+                    return left
         while left and self._accept_one():
             left -= 1
+        return left
 
     def _step_aside(self) -> None:
         self._was_aside = True
@@ -394,6 +380,6 @@ class Acceptor:
             self._retry = None
 
     def _move(self, state: State) -> None:
-        if state not in _MOVES[self.state]:
+        if state not in MOVES[self.state]:
             raise InternalError(f"an acceptor cannot go from {self.state.name} to {state.name}")
         self.state = state

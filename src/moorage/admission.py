@@ -1,15 +1,9 @@
 """Admission: who may come in.
 
-Owns      the count of connections being served, waiting and lingering ones included, of all and of each client.
-Promises  never more tickets out than the limit; a ticket goes back exactly once, whoever gives it back
-          and however often; those who wait for a free one are called when there is one; a client at its
-          limit is refused and never waits, since it is known only after `accept`; a client has the same key in
-          all processes that were forked from one.
+Owns      the count of the connections of each client, waiting and lingering ones included; that of all is the gate's.
+Promises  a client at its limit is refused and never waits, since it is known only after `accept`; a client has the
+          same key in all processes that were forked from one.
 Refuses   before TLS and before a Connection object exists, so that saying no stays cheap.
-Why       counting in one place is the only way the limit means what its name says.
-How       a token is an element of a list: `pop` and `append` are atomic, so that a ticket can be given
-          back from a signal handler or a finaliser that interrupts `take` in the same thread; a lock
-          could not.
 """
 
 from collections.abc import Callable
@@ -18,76 +12,15 @@ from typing import Any, Protocol
 
 from .errors import SettingError
 from .events import Address
+from .twins import Gate, Ticket
+
+__all__ = ["ClientCounts", "ClientLimit", "ClientTicket", "Gate", "LocalCounts", "Ticket", "client_key", "client_keys"]
 
 #: RFC 4291 2.5.5.2: the first 12 bytes of an IPv4 address as an IPv6 socket sees it
 _MAPPED = bytes(10) + b"\xff\xff"
 #: the bits of an address that are one client, unless the settings say otherwise
 WHOLE_V4, SITE_V6 = 32, 64
 _KEY_BITS = (1 << 64) - 1
-
-
-class Gate:
-    """Counts.  `limit` is the number of tickets that can be out at once."""
-
-    def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise SettingError(f"max_connections is {limit}; a server needs at least 1")
-        self.limit = limit
-        self._tokens: list[None] = [None] * limit
-        self._waiters: list[Callable[[], None]] = []
-
-    @property
-    def free(self) -> int:
-        """How many tickets can still be taken."""
-        return len(self._tokens)
-
-    @property
-    def taken(self) -> int:
-        """How many tickets are out."""
-        return self.limit - len(self._tokens)
-
-    def take(self) -> "Ticket | None":
-        """The right of one connection to be served, or None when all are out."""
-        try:
-            self._tokens.pop()
-        except IndexError:
-            return None
-        return Ticket(self)
-
-    def when_free(self, callback: Callable[[], None]) -> None:
-        """Call back once, as soon as a ticket is free, in the thread that gave it back.
-
-        All who wait are called, not one: the first may have no client to give the ticket to.
-        """
-        self._waiters.append(callback)
-        if self._tokens:  # given back between a failed `take` and now
-            self._call_waiters()
-
-    def _call_waiters(self) -> None:
-        for _ in range(len(self._waiters)):  # not those that wait again because they found none
-            try:
-                callback = self._waiters.pop(0)
-            except IndexError:  # another thread was faster
-                return
-            callback()
-
-
-class Ticket:
-    """The right of one connection to be served."""
-
-    __slots__ = ("_gate",)
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate: Gate | None = gate
-
-    def give_back(self) -> None:
-        """Give the right back; every call but the first does nothing."""
-        gate = self._gate
-        self._gate = None  # no call since it was read: the interpreter changes threads only at calls and jumps
-        if gate is not None:
-            gate._tokens.append(None)
-            if gate._waiters:
-                gate._call_waiters()
 
 
 class ClientCounts(Protocol):

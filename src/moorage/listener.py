@@ -66,13 +66,14 @@ class Listener:
         self._is_closed = False
         self._maps = self.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         self._accept = sock._accept  # type: ignore[attr-defined]
-        self._kind = (int(self.family), int(sock.type), sock.proto)
+        #: family, type and protocol, as integers
+        self.kind = (int(self.family), int(sock.type), sock.proto)
 
     @property
     def accept(self) -> Callable[[], tuple[AcceptedSocket, Any]]:
         """A function: the next client's socket, blocking, and its address; `BlockingIOError` when there is none."""
         if accept_tcp4 is not None and self.family == socket.AF_INET:
-            return partial(accept_tcp4, self.fileno(), *self._kind)
+            return partial(accept_tcp4, self.fileno(), *self.kind)
         return self._accept_any
 
     def _accept_any(self) -> tuple[AcceptedSocket, Any]:
@@ -82,7 +83,7 @@ class Listener:
         """
         fd, addr = self._accept()
         try:
-            sock = AcceptedSocket(*self._kind, fd)
+            sock = AcceptedSocket(*self.kind, fd)
         except BaseException:
             os.close(fd)
             raise

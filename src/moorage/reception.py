@@ -1,18 +1,18 @@
 """Reception: an accepted socket, from its ticket to its runner.
 
-Owns      the table of open connections, and those parked until their first byte.
+Owns      those who are here (see guests), and those parked until their first byte.
 Promises  whoever was admitted is in the table until the socket is closed; a connection that no runner can
           take is closed and reported, and costs nobody else.
 Refuses   to count: the gate did; to know what a PROXY header or TLS is: a listener that has any has a setup.
 """
 
 import itertools
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .deadline import Deadline, monotonic
 from .events import Address, Cause, ConnectionOpened, Events, HandlerFailed
+from .twins import Guests
 
 
 class Guest(Protocol):
@@ -64,7 +64,7 @@ class Setup(Protocol):
     def begin(self, guest: Any, done: Callable[[Any], None], /) -> None: ...
 
 
-class Reception:
+class Reception(Guests):
     """Where connections live; each of them holds it as its home.
 
     make    builds a connection from (socket, peer, ticket, home, id)
@@ -79,32 +79,17 @@ class Reception:
         make: Callable[[Any, Address, Any, "Reception", int], Guest],
         submit: Callable[[Any], None],
     ) -> None:
-        self.settings = settings
-        self.watch = watch
-        self.events = events
-        #: set when a drain begins; what `conn.draining` says
-        self.draining = False
-        #: called, in any thread, when the last connection is over while the server drains
-        self.on_empty: Callable[[], None] = lambda: None
+        super().__init__(settings, watch, events)
         #: by listener, for those whose connections have a PROXY header or TLS
         self.setups: Mapping[object, Setup] = {}
-        self._make = make
+        #: makes a connection, with a number from `ids`; see intake, where a runner has one
+        self.make = make
+        self.ids = itertools.count(1)
         self._submit = submit
-        self._ids = itertools.count(1)
-        self._guests: dict[int, Any] = {}
-        self._fewer = threading.Condition()  # guards `_watchers`; told when a connection is over
-        self._watchers = 0
-
-    def __len__(self) -> int:
-        return len(self._guests)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Those who are here at this moment."""
-        return iter(tuple(self._guests.values()))
 
     def admit(self, sock: Any, peer: Address, ticket: Any, listener: object = None) -> None:
         """Take over an accepted socket with its ticket; in the thread that turns the Watch."""
-        guest = self._make(sock, peer, ticket, self, next(self._ids))
+        guest = self.make(sock, peer, ticket, self, next(self.ids))
         self._guests[guest.id] = guest
         if ConnectionOpened in self.events.wanted:
             self.events.emit(ConnectionOpened(guest.id, peer, guest.local))
@@ -120,15 +105,6 @@ class Reception:
             self._submit(guest)
         except (OSError, RuntimeError) as error:
             self._shed(guest, error)
-
-    def forget(self, guest: Guest) -> None:
-        """This connection is over; from any thread."""
-        self._guests.pop(guest.id, None)
-        if self._watchers:
-            with self._fewer:
-                self._fewer.notify_all()
-        if self.draining and not self._guests:
-            self.on_empty()
 
     def wait_for(self, at_most: int, timeout: float | None) -> bool:
         """Wait until at most so many are here; False when `timeout` seconds were not enough."""

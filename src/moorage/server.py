@@ -304,12 +304,12 @@ class Server:
         is_tls = listener.certificates is not None and listener.settings.tls_mode == "implicit"
         return Acceptor(
             listener, self._runner.guard(self._gate), self.watch, self._reception.admit, self.events,
-            failed=self._accept_failed,
-            overflow=self.settings.overflow,
+            failed=self._accept_failed, overflow=self.settings.overflow,
             overflow_message=b"" if is_tls else self.settings.overflow_message,  # which is clear text
             at_once=self._runner.at_once,
             door=door, pace=pace, room=room,
             share=None if self._shared is None else self._shared.share,
+            intake=self._runner.intake(listener, self._gate, self._reception),
         )  # fmt: skip
 
     def _suspend(self) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ENGINE = "moorage._native.engine"
 VARIABLE = "MOORAGE_PURE"
@@ -36,6 +36,9 @@ NATIVE = _engine is not None
 if TYPE_CHECKING or not NATIVE:
     from _socket import socket as AcceptedSocket
 
+    from .gate import Gate, Ticket
+    from .guests import Guests
+    from .hub.crew import Crew
     from .hub.loop import Loop
     from .lifecycle import Lifecycle
     from .timers import Timer, Wheel
@@ -44,17 +47,38 @@ if TYPE_CHECKING or not NATIVE:
 
     #: native only: accepts a client of an IPv4 listener
     accept_tcp4: Callable[[int, int, int, int], tuple[AcceptedSocket, tuple[str, int]]] | None = None
+    #: native only: the way of a client from the listener to its fiber in one step
+    Intake: Any = None
 else:
-    from ._native.engine import AcceptedSocket, File, Lifecycle, Loop, Stream, Timer, Wheel, accept_tcp4
+    from ._native.engine import (
+        AcceptedSocket,
+        Crew,
+        File,
+        Gate,
+        Guests,
+        Intake,
+        Lifecycle,
+        Loop,
+        Stream,
+        Ticket,
+        Timer,
+        Wheel,
+        accept_tcp4,
+    )
 
 __all__ = [
     "NATIVE",
     "WHY",
     "AcceptedSocket",
+    "Crew",
     "File",
+    "Gate",
+    "Guests",
+    "Intake",
     "Lifecycle",
     "Loop",
     "Stream",
+    "Ticket",
     "Timer",
     "Wheel",
     "accept_tcp4",

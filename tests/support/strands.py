@@ -174,8 +174,8 @@ class FiberStrands:
 @cache
 def fibers_on(kind: str) -> Any:
     """The class Fibers as if this twin had been chosen at import."""
-    loop = getattr(twin(kind, "moorage.hub.loop"), "Loop", None)
-    if loop is None:
+    crew = getattr(twin(kind, "moorage.hub.crew"), "Crew", None)
+    if crew is None:
         pytest.skip(f"no {kind} loop here")
     chosen = importlib.util.find_spec("moorage.hub.fibers")
     assert chosen is not None
@@ -184,7 +184,7 @@ def fibers_on(kind: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with patch.object(twins, "Loop", loop):
+    with patch.object(twins, "Crew", crew):
         spec.loader.exec_module(module)
     return module.Fibers
 

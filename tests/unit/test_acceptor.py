@@ -6,11 +6,13 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, SPREAD_SECONDS, UNLOOKED, Acceptor, State
+from moorage.accepting import State
+from moorage.acceptor import AT_ONCE, ODD_IN_A_ROW, SPREAD_SECONDS, UNLOOKED, Acceptor
 from moorage.admission import ClientLimit, Gate, Ticket, client_key
 from moorage.config import ListenerSettings
 from moorage.deadline import monotonic
@@ -256,7 +258,7 @@ def test_acceptor_ticket_given_back_in_the_same_moment_is_not_missed(build: Buil
         house.tickets.popleft().give_back()
         real(callback)
 
-    house.gate.when_free = late  # type: ignore[method-assign]
+    house.acceptor._gate = SimpleNamespace(take=house.gate.take, when_free=late)
     house.poll(10)
     assert house.served == [1, 2]
 
@@ -1113,3 +1115,91 @@ def test_finish_makes_room_for_those_who_wait(build: Build) -> None:
     house.leave()
     assert house.served == [0, 1]
     assert len(done) == 1
+
+
+# Where an intake takes them
+
+
+class Intake:
+    """Takes clients of the house by itself, as many as it may; `asked` has how many it was asked for."""
+
+    def __init__(self, most: int = AT_ONCE) -> None:
+        self.most = most
+        self.asked: list[int] = []
+        self.house: House | None = None
+        self.taken = 0
+        self.on_take: Callable[[], None] = lambda: None
+
+    def __call__(self, most: int) -> int:
+        assert self.house is not None
+        self.asked.append(most)
+        waiting = self.house.listener.waiting
+        taken = 0
+        while taken < min(most, self.most) and waiting and isinstance(waiting[0], int):
+            waiting.popleft()
+            taken += 1
+        self.taken += taken
+        self.on_take()
+        return taken
+
+
+def with_intake(build: Build, most: int = AT_ONCE, **settings: Any) -> tuple[House, Intake]:
+    intake = Intake(most)
+    house = build(intake=intake, **settings)
+    intake.house = house
+    house.acceptor.start()
+    return house, intake
+
+
+def test_acceptor_leaves_clients_to_the_intake(build: Build) -> None:
+    house, intake = with_intake(build)
+    house.listener.arrive(1, 2, 3)
+    house.poll(10)
+    assert (intake.taken, house.served, house.listener.accepts) == (3, [], 0)
+
+
+def test_acceptor_asks_the_intake_again_when_it_took_fewer(build: Build) -> None:
+    house, intake = with_intake(build, most=1)
+    house.acceptor._unlooked = 0
+    house.listener.arrive(1, 2, 3)
+    house.poll(1)
+    assert intake.asked == [3, 2, 1]
+
+
+def test_acceptor_finds_what_the_intake_did_not_judge(build: Build) -> None:
+    house, intake = with_intake(build)
+    house.acceptor._unlooked = 0
+    house.listener.arrive(1, OSError(errno.EMFILE, "full"))
+    house.poll(1)
+    assert intake.taken == 1
+    assert house.acceptor.state is State.PAUSED
+    assert isinstance(house.said[-1], AcceptPaused)
+
+
+def test_acceptor_short_of_descriptors_judges_every_client_itself(build: Build) -> None:
+    house, intake = with_intake(build)
+    house.listener.arrive(OSError(errno.EMFILE, "full"), 1)
+    house.poll(1)
+    asked = len(intake.asked)
+    house.watch.pass_time(1.0)
+    house.poll(1)
+    assert (house.served, len(intake.asked)) == ([1], asked)
+    house.listener.arrive(2)
+    house.poll(1)
+    assert (house.served, intake.taken) == ([1], 1)
+
+
+def test_acceptor_that_is_suspended_by_whom_the_intake_tells_takes_nobody_more(build: Build) -> None:
+    house, intake = with_intake(build, most=1)
+    house.acceptor._unlooked = 0
+    intake.on_take = house.acceptor.suspend
+    house.listener.arrive(1, 2, 3)
+    house.poll(1)
+    assert (intake.taken, house.served, list(house.listener.waiting)) == (1, [], [2, 3])
+
+
+def test_acceptor_with_a_door_asks_it_about_everybody(build: Build) -> None:
+    house, intake = with_intake(build, door=FakeDoor())
+    house.listener.arrive(1)
+    house.poll(1)
+    assert intake.asked == []

@@ -92,18 +92,31 @@ cdef uint32_t last_host = 0  # of the last client, and what it is called: many c
 cdef object last_name = "0.0.0.0"
 
 
-def accept_tcp4(int listener, int family, int type, int proto):
-    """The next client of an IPv4 listener, blocking, and its address; `BlockingIOError` when there is none."""
+cdef int accept_fd(int listener, sockaddr_in *address) noexcept:
+    cdef socklen_t size = sizeof(sockaddr_in)
+    return accept4(listener, <sockaddr *> address, &size, SOCK_CLOEXEC)
+
+
+cdef AcceptedSocket socket_of(int fd, int family, int type, int proto):
+    cdef AcceptedSocket sock = AcceptedSocket.__new__(AcceptedSocket)
+    sock.family, sock.type, sock.proto, sock._fd = family, type, proto, fd
+    return sock
+
+
+cdef object name_of(int family, sockaddr_in *address):
     global last_host, last_name
-    cdef sockaddr_in address
-    cdef socklen_t size = sizeof(address)
     cdef char name[INET_ADDRSTRLEN]
-    cdef int fd = accept4(listener, <sockaddr *> &address, &size, SOCK_CLOEXEC)
-    if fd < 0:
-        raise_errno()
-    sock = AcceptedSocket(family, type, proto, fd)
     if address.sin_addr.s_addr != last_host:
         inet_ntop(family, &address.sin_addr, name, INET_ADDRSTRLEN)
         last_name = name.decode("ascii")
         last_host = address.sin_addr.s_addr
-    return sock, (last_name, ntohs(address.sin_port))
+    return last_name
+
+
+def accept_tcp4(int listener, int family, int type, int proto):
+    """The next client of an IPv4 listener, blocking, and its address; `BlockingIOError` when there is none."""
+    cdef sockaddr_in address
+    cdef int fd = accept_fd(listener, &address)
+    if fd < 0:
+        raise_errno()
+    return socket_of(fd, family, type, proto), (name_of(family, &address), ntohs(address.sin_port))

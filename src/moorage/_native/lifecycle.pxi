@@ -5,11 +5,11 @@
 
 from moorage.errors import InternalError
 from moorage.events import Cause, Phase
-from moorage.state import ACCEPTED, CLOSED, HANDLER, LINGERING, NEXT, NOBODY_LISTENS, PHASES, QUEUED
+from moorage.state import ACCEPTED, CLOSED, DETACHED, HANDLER, LINGERING, NEXT, NOBODY_LISTENS, PHASES, QUEUED
 from threading import RLock
 
 cdef dict moves = NEXT, phases = PHASES
-cdef object accepted = ACCEPTED, queued = QUEUED, handler = HANDLER, lingering = LINGERING, closed = CLOSED
+cdef object accepted = ACCEPTED, queued = QUEUED, handler = HANDLER, lingering = LINGERING, closed = CLOSED, detached = DETACHED
 cdef object handler_done = Cause.HANDLER_DONE, peer_closed = Cause.PEER_CLOSED, write_stalled = Cause.WRITE_STALLED
 cdef object in_handler = Phase.HANDLER
 
@@ -28,13 +28,17 @@ cdef class Lifecycle(Stream):
     _guard = RLock()
 
     def __init__(self, sock, peer, ticket, home, id):
-        Stream.__init__(self, sock, home.settings)
+        self._come(sock, sock.fileno(), peer, ticket, home, id)
+
+    cdef int _come(self, sock, int fd, peer, ticket, home, id) except -1:
+        self._begin(sock, fd, home.settings)
         self.id = id
         self.peer = peer
         self.state = accepted
         self._home = home
         self._ticket = ticket
         self._opened_at = now()
+        return 0
 
     @property
     def has_left(self):
@@ -76,7 +80,7 @@ cdef class Lifecycle(Stream):
 
     def finish(self):
         """The holder is done: say end of stream, discard unread input in the Watch, close."""
-        if not moves[self.state]:  # detached
+        if self.state is detached or self.state is closed:
             return
         self._left_at = now()
         if self.cause is None:
@@ -85,7 +89,7 @@ cdef class Lifecycle(Stream):
         if rest is not EMPTY and (self.cause is peer_closed or self.cause not in NOBODY_LISTENS):
             self._go(lingering)
             self._home.watch.linger(self._sock, self.release, rest)
-        elif self.cause in NOBODY_LISTENS or not self._interrupt(SHUT_WR):
+        elif self.cause is peer_closed or self.cause in NOBODY_LISTENS or not self._interrupt(SHUT_WR):
             if self.cause is write_stalled:
                 self._throw_away()
             self._close()
@@ -124,9 +128,17 @@ cdef class Lifecycle(Stream):
             (<Timer> self._timer)._slot.discard(self._timer)
         elif self._timer is not None:
             self._timer.cancel()
-        self._ticket.give_back()
-        home.forget(self)
-        if self.cause in home.events.ends:
+        if isinstance(self._ticket, Ticket):
+            (<Ticket> self._ticket)._give_back()
+        else:
+            self._ticket.give_back()
+        if isinstance(home, Guests):
+            events = (<Guests> home).events
+            (<Guests> home)._forget(self.id)
+        else:
+            events = home.events
+            home.forget(self)
+        if self.cause in events.ends:
             self._emit_end()
         self._rfile = self._wfile = self._timer = self.on_drain = None  # no cycles
         return 0

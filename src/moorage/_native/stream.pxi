@@ -46,8 +46,11 @@ cdef class Stream:
     cdef readonly bint _has_out
 
     def __init__(self, sock, limits):
+        self._begin(sock, sock.fileno(), limits)
+
+    cdef int _begin(self, sock, int fd, limits) except -1:
         self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = fd
         self._limits = limits
         if limits is not last_limits:
             remember_limits(limits)
@@ -57,6 +60,7 @@ cdef class Stream:
         self._slot = -1
         self._special = self._readable = self._writable = True
         self._sticky = False
+        return 0
 
     @property
     def _loop(self):

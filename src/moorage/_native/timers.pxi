@@ -16,6 +16,9 @@ cdef enum:
     COARSE = 32
     AT_ONCE = 16  # calls made in one go
 
+#: below it a slot's number fits into 64 bits
+cdef double LARGE = 1e15
+
 #: what `next_due` answers when there is no timer: later than every clock
 cdef double NEVER = 1e300
 
@@ -40,6 +43,8 @@ cdef class Wheel:
     cdef bint _has_system_clock
     cdef dict _slots
     cdef list _keys  # a heap of the keys of `_slots`
+    cdef long long _last_key  # of the slot that was used last: the timers of many clients fall into one
+    cdef set _last_slot  # None when it is gone
 
     def __init__(self, clock):
         self._clock = clock
@@ -47,10 +52,21 @@ cdef class Wheel:
         self._slots = {}
         self._keys = []
 
-    cpdef Timer call_at(self, double when, call):
+    def call_at(self, double when, call):
         """Call at `when`, in seconds of the clock, or up to 1/32 of a second later."""
-        # raises for nan and inf, as the pure twin does
-        return self._put((PyLong_FromDouble(when * (SLOTS_PER_SECOND // COARSE)) + 1) * COARSE, call)
+        return self.at(when, call)
+
+    cdef Timer at(self, double when, call):
+        cdef long long key
+        when *= SLOTS_PER_SECOND // COARSE
+        if not 0 <= when < LARGE:
+            return self._put((PyLong_FromDouble(when) + 1) * COARSE, call)  # raises for nan and inf, as the pure twin
+        key = (<long long> when + 1) * COARSE
+        if key == self._last_key and self._last_slot is not None:
+            return timer_in(self._last_slot, call)
+        timer = self._put(key, call)
+        self._last_key, self._last_slot = key, timer._slot
+        return timer
 
     def call_sharply_at(self, double when, call):
         """As `call_at`, at most a millisecond late; for pauses shorter than a slot."""
@@ -61,11 +77,7 @@ cdef class Wheel:
         if slot is None:
             slot = self._slots[key] = set()
             heappush(self._keys, key)
-        cdef Timer timer = Timer.__new__(Timer)
-        timer.call = call
-        timer._slot = <set> slot
-        timer._slot.add(timer)
-        return timer
+        return timer_in(slot, call)
 
     def delay(self):
         """Seconds until the next timer is due, 0.0 when one is, None when there is none."""
@@ -105,5 +117,15 @@ cdef class Wheel:
             (<Timer> (<set> self._slots[self._keys[0]]).pop()).call()
         return 0
 
-    cdef set _drop_first(self):
-        return self._slots.pop(heappop(self._keys))
+    cdef int _drop_first(self) except -1:
+        self._last_slot = None
+        del self._slots[heappop(self._keys)]
+        return 0
+
+
+cdef Timer timer_in(set slot, call):
+    cdef Timer timer = Timer.__new__(Timer)
+    timer.call = call
+    timer._slot = slot
+    slot.add(timer)
+    return timer

@@ -1,6 +1,6 @@
 """Fibers: the greenlets of one loop, what they call, and how long they wait.
 
-Owns      the pool of fibers between two calls, and the timers that look at the deadlines of streams.
+Owns      what a fiber does, and the timers that look at the deadlines of streams.
 Promises  a call runs in a fiber of its own, and what it raises reaches nobody else; a deadline costs nothing
           per message: it is a number in the stream, and one timer looks at it when it could have passed.
 Refuses   to run before `enter`.
@@ -18,10 +18,8 @@ from greenlet import GreenletExit, greenlet
 
 from ..deadline import monotonic
 from ..timers import Wheel
-from ..twins import Loop
+from ..twins import Crew
 from .loop import WRITE
-
-KEPT = 64  # idle fibers kept for the next call; a new one costs 8 us, an idle one 6 KiB
 
 Call = Callable[..., object]
 
@@ -36,7 +34,7 @@ class Fiber(greenlet):
     stored: Any
 
 
-class Fibers(Loop):
+class Fibers(Crew):
     """A loop with all that does not happen for each message.
 
     call_soon  thread-safe: makes a call in `main`
@@ -52,9 +50,6 @@ class Fibers(Loop):
         self._timers = wheel
         self.call_soon = call_soon
         self._body = self._live  # one bound method for all
-        self._busy: set[Fiber] = set()
-        self._stopped: dict[Fiber, BaseException] = {}  # what was raised in it by `throw`
-        self._idle: list[Fiber] = []
         #: what the runner knows of the calling fiber: see `handler.served`
         self.served: Callable[[], Any] = lambda: None
         #: how many fibers exist
@@ -78,18 +73,10 @@ class Fibers(Loop):
         """Whether the caller runs in one of its fibers."""
         return threading.get_ident() == self.thread_id and self._current() is not self.main
 
-    def spawn(self, call: Call, argument: Any = None) -> "Fiber":
-        """Call in a fiber, soon, with this argument unless it is None; returns the fiber."""
-        if self._idle:
-            fiber = self._idle.pop()
-        else:
-            fiber = Fiber(self._body, self.main)
-            fiber.stored = None
-            self.fibers += 1
-        fiber.call = call
-        fiber.argument = argument
-        self._busy.add(fiber)
-        self.ready(fiber)
+    def _hire(self) -> Fiber:
+        fiber = Fiber(self._body, self.main)
+        fiber.stored = None
+        self.fibers += 1
         return fiber
 
     def park(self, until: float | None = None) -> None:
@@ -130,22 +117,10 @@ class Fibers(Loop):
                 except BaseException as error:
                     if error is not self._stopped.get(me):
                         self.error = error
-                self._put_away(me)
-                if len(self._idle) >= KEPT:
+                if not self._settle(me):
                     return
-                self._idle.append(me)
-                while me.call is None:
-                    self.rest()
         finally:
             self.fibers -= 1
-
-    def _put_away(self, me: "Fiber") -> None:
-        """The call of this fiber is over."""
-        self._busy.discard(me)
-        me.call = me.argument = me.stored = None
-        if self._stopped:
-            self._thrown.pop(me, None)
-            self._stopped.pop(me, None)
 
     # As a waiter
 

@@ -15,6 +15,8 @@ from typing import ClassVar, Protocol
 from ..acceptor import Gate
 from ..connection import Connection
 from ..events import Cause, Events
+from ..listener import Listener
+from ..reception import Reception
 from ..watch import Watch
 
 Call = Callable[[], object]
@@ -79,6 +81,10 @@ class Runner(ABC):
     def guard(self, gate: Gate) -> Gate:
         """The gate that acceptors ask: this one, or one that is closed too while the runner is short of something."""
         return gate
+
+    def intake(self, listener: Listener, gate: Gate, reception: Reception) -> Callable[[int], int] | None:
+        """The way of this listener's clients to their handlers in one step, where there is one: see acceptor."""
+        return None
 
     def start(self) -> None:  # noqa: B027  # most have nothing to get ready
         """Get ready; before the first connection."""

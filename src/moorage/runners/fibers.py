@@ -6,6 +6,7 @@ Promises  tens of thousands of connections in one thread; a handler that waits f
 Refuses   to make blocking calls of others non-blocking: `moorage.run_blocking` is for those.
 """
 
+import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from greenlet import getcurrent
 
+from ..acceptor import Gate
 from ..connection import Connection
 from ..deadline import monotonic
 from ..errors import HandlerStopped
@@ -20,6 +22,9 @@ from ..events import Cause, HandlerHeldHub
 from ..hub.fibers import Fibers
 from ..hub.hub import Hub
 from ..hub.watchdog import Watchdog
+from ..listener import Listener
+from ..reception import Reception
+from ..twins import Intake
 from .base import Runner, Serve
 
 LOOK_SECONDS = 1 / 32  # between two looks at fibers that are about to leave
@@ -41,6 +46,16 @@ class FibersRunner(Runner):
         self._loop.served = self._served
         self._watchdog = Watchdog(self._loop, self._report)
         self._watch.call_soon(self._watchdog.start)  # in the first turn: `worker_start` may take its time
+
+    def intake(self, listener: Listener, gate: Gate, reception: Reception) -> Callable[[int], int] | None:
+        """In C, where a client needs nothing but a fiber."""
+        is_plain = listener.family == socket.AF_INET and listener not in reception.setups
+        if Intake is None or not is_plain or reception.settings.wait_for_data:
+            return None
+        take: Callable[[int], int] = Intake(
+            listener.fileno(), listener.kind, gate, reception, self._loop, self._run
+        ).take
+        return take
 
     def submit(self, connection: Connection) -> None:
         """Serve it in a fiber, soon."""

@@ -9,7 +9,7 @@ import pytest
 from moorage.deadline import monotonic
 from moorage.errors import ConnectionEnded
 from moorage.events import Cause
-from moorage.hub.fibers import KEPT
+from moorage.hub.crew import KEPT
 from moorage.transport.stream import READ, WRITE
 from support.loops import Turned, streams
 
