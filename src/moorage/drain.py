@@ -18,6 +18,7 @@ from .errors import HandlerStopped
 from .events import Address, Cause, DrainFinished, DrainStarted, Events, HandlerFailed
 
 LAST_PART = 0.1  # of the window: then nobody need be quiet any more
+LAST_LOOKS = 20  # within it, unless they would be more than `LOOK_EVERY` apart
 LOOK_EVERY = 0.25  # seconds between two looks at busy connections; there is no event for "waits again"
 LEAVE_LOOKS = 1 / 32  # seconds between two looks at handlers that are about to leave
 LEAVE_SECONDS = 2.0  # after the deadline, for handlers to notice that their connection was ended
@@ -279,7 +280,7 @@ class Tellings:
         if self.is_due(now - self._cut_after):
             self._cut(guests)
             return now + LEAVE_LOOKS
-        next_look = now + self._pause()
+        next_look = now + self._pause(now)
         quiet = self._quiet(now)
         for guest in guests:
             since = guest.quiet_since()
@@ -292,15 +293,19 @@ class Tellings:
                 next_look = min(next_look, moment)
         return next_look if self.deadline is None else min(next_look, self.deadline + self._cut_after)
 
-    def _pause(self) -> float:
-        """The time between two looks; several must fall into the last part, however short the drain is."""
-        return LOOK_EVERY if self.deadline is None else min(LOOK_EVERY, LAST_PART * (self.deadline - self.begun) / 4)
+    def _pause(self, now: float) -> float:
+        """The time between two looks; many must fall into the last part, however short the drain is and busy the machine."""
+        if self.deadline is None:
+            return LOOK_EVERY
+        looks = LAST_LOOKS if self._is_last_part(now) else 4
+        return min(LOOK_EVERY, LAST_PART * (self.deadline - self.begun) / looks)
+
+    def _is_last_part(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline - LAST_PART * (self.deadline - self.begun)
 
     def _quiet(self, now: float) -> float:
         """How long a connection must have been quiet, at this moment."""
-        if self.deadline is not None and now >= self.deadline - LAST_PART * (self.deadline - self.begun):
-            return 0.0
-        return self._settings.drain_quiet
+        return 0.0 if self._is_last_part(now) else self._settings.drain_quiet
 
     def _turn_of(self, guest: Guest) -> float:
         """The moment before which this guest is not told: tellings are spread over `drain_spread`."""

@@ -256,6 +256,17 @@ def test_spread_fits_into_the_window() -> None:
     assert all(len(guest.told_at) == 1 for guest in guests)
 
 
+def test_last_part_of_a_short_drain_has_many_looks() -> None:
+    """On a busy machine a conversation is seen between two requests only now and then."""
+    hall = Hall()
+    busy = hall.guest()
+    looks: list[float] = []
+    busy.quiet_since = lambda: looks.append(hall.watch.now)  # type: ignore[method-assign]  # busy, and counts
+    hall.drain(3)
+    hall.wait(2.99)
+    assert sum(look >= hall.start + 3 * (1 - LAST_PART) for look in looks) >= 15
+
+
 def test_rest_is_ended_at_the_deadline_and_counted_once() -> None:
     hall = Hall([FakeDoor()])
     busy, other, gone = hall.guest(), hall.guest(), hall.guest()
