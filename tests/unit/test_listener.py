@@ -313,7 +313,7 @@ def test_listener_accept_that_cannot_make_a_socket_closes_the_descriptor(
     opening: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [listener] = opening("127.0.0.1:0")
-    listener.kind = ("no family", 0, 0)  # type: ignore[assignment]
+    listener.kind = ("no family", 0, 0)  # type: ignore[assignment]  # of which no socket can be made
     with connect(listener) as client:
         with pytest.raises(TypeError):
             listener._accept_any()
